@@ -1,0 +1,64 @@
+"""One annotated image of a crowd."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hmode.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class CrowdImage:
+    """A crowd image with the point annotations of its heads.
+
+    Args:
+        image: uint8 `[3, H, W]`, RGB.
+        points: float32 `[N, 2]`, (x, y) of each head in pixels; pixel (row r, column c) covers
+            [c, c+1) x [r, r+1). Duplicates are people; a point outside the frame is a person
+            who lies in no density map.
+        name: what the image is called in its data set, and in error messages.
+        perspective: float32 `[H, W]`, pixels per metre at a head's depth, or None.
+        mask: bool `[H, W]`, True where people are counted, or None (everywhere).
+
+    Raises:
+        InputError: a field has another type or shape, or a coordinate is not finite.
+    """
+
+    image: Tensor
+    points: Tensor
+    name: str
+    perspective: Tensor | None = None
+    mask: Tensor | None = None
+
+    def __post_init__(self):
+        _require(self, "image", self.image, torch.uint8, (3, None, None))
+        _require(self, "points", self.points, torch.float32, (None, 2))
+        if not torch.isfinite(self.points).all():
+            bad = int((~torch.isfinite(self.points).all(dim=1)).nonzero()[0])
+            raise InputError(f"{self.name}: point {bad} is {self.points[bad].tolist()}; "
+                             "coordinates must be finite")
+        if self.perspective is not None:
+            _require(self, "perspective", self.perspective, torch.float32, self.size)
+        if self.mask is not None:
+            _require(self, "mask", self.mask, torch.bool, self.size)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self.image.shape[-2], self.image.shape[-1]
+
+    @property
+    def count(self) -> int:
+        """Number of annotated people, those outside the frame included."""
+        return len(self.points)
+
+
+def _require(sample: CrowdImage, field: str, value, dtype, shape) -> None:
+    wanted = "[" + ", ".join("n" if side is None else str(side) for side in shape) + "]"
+    if not isinstance(value, Tensor) or value.dtype != dtype or value.ndim != len(shape) or any(
+        side is not None and side != found for side, found in zip(shape, value.shape, strict=True)
+    ):
+        found = (f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor)
+                 else type(value).__name__)
+        raise InputError(f"{sample.name}: {field} is {found}, expected {dtype} {wanted}")
