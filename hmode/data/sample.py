@@ -36,8 +36,10 @@ class CrowdImage:
         _require(self, "points", self.points, torch.float32, (None, 2))
         if not torch.isfinite(self.points).all():
             bad = int((~torch.isfinite(self.points).all(dim=1)).nonzero()[0])
-            raise InputError(f"{self.name}: point {bad} is {self.points[bad].tolist()}; "
-                             "coordinates must be finite")
+            raise InputError(
+                f"{self.name}: point {bad} is {self.points[bad].tolist()}; "
+                "coordinates must be finite"
+            )
         if self.perspective is not None:
             _require(self, "perspective", self.perspective, torch.float32, self.size)
         if self.mask is not None:
@@ -56,9 +58,30 @@ class CrowdImage:
 
 def _require(sample: CrowdImage, field: str, value, dtype, shape) -> None:
     wanted = "[" + ", ".join("n" if side is None else str(side) for side in shape) + "]"
-    if not isinstance(value, Tensor) or value.dtype != dtype or value.ndim != len(shape) or any(
-        side is not None and side != found for side, found in zip(shape, value.shape, strict=True)
+    if (
+        not isinstance(value, Tensor)
+        or value.dtype != dtype
+        or value.ndim != len(shape)
+        or any(
+            side is not None and side != found
+            for side, found in zip(shape, value.shape, strict=True)
+        )
     ):
-        found = (f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor)
-                 else type(value).__name__)
+        found = (
+            f"{value.dtype} {list(value.shape)}"
+            if isinstance(value, Tensor)
+            else type(value).__name__
+        )
         raise InputError(f"{sample.name}: {field} is {found}, expected {dtype} {wanted}")
+
+
+# Mean and spread of ImageNet's RGB values, in [0, 1]: what the encoder's weights expect.
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+def normalise(image: Tensor) -> Tensor:
+    """uint8 RGB `[..., 3, H, W]` → float32 of about zero mean and unit spread, same device."""
+    mean = image.new_tensor(IMAGE_MEAN, dtype=torch.float32)[:, None, None]
+    std = image.new_tensor(IMAGE_STD, dtype=torch.float32)[:, None, None]
+    return (image.float() / 255 - mean) / std
