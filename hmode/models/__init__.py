@@ -1,0 +1,29 @@
+"""Counting networks."""
+
+from hmode.errors import InputError
+from hmode.models.backbone import MultiScaleNetwork
+from hmode.models.mixture import Baseline, HMoDE
+from hmode.models.official import load_official
+from hmode.models.prediction import Prediction
+
+MODELS = {model.__name__: model for model in (Baseline, HMoDE)}
+
+
+def build_model(config: dict, **more) -> MultiScaleNetwork:
+    """The network that a `model.config` describes, newly initialised."""
+    config = dict(config)
+    name = config.pop("model", None)
+    if name not in MODELS:
+        raise InputError(f"model is {name!r}, expected one of {sorted(MODELS)}")
+    return MODELS[name](**config, **more)
+
+
+__all__ = [
+    "MODELS",
+    "Baseline",
+    "HMoDE",
+    "MultiScaleNetwork",
+    "Prediction",
+    "build_model",
+    "load_official",
+]

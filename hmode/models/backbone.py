@@ -1,0 +1,247 @@
+"""The encoder-decoder with one density head per scale (section IV-B of the paper).
+
+The encoder is the first 13 convolutions of VGG-16 with batch norm, cut into five stages at
+strides 1, 2, 4, 8, 16. Decoder block k = 1 works at stride 16; each later block takes the block
+before it, upsampled twice, concatenated with the encoder stage of its own stride. Every block
+ends in a density head: the density experts, coarsest first inside the decoder, E_1 = finest
+outside of it.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import VGG16_BN_Weights
+
+from hmode.errors import InputError, MissingFileError
+from hmode.models.prediction import Prediction
+
+# Where torchvision's `vgg16_bn().features` is cut: each stage ends before the next max-pooling.
+STAGE_ENDS = (6, 13, 23, 33, 43)
+STAGE_CHANNELS = (64, 128, 256, 512, 512)
+# (hidden, out) channels of the decoder blocks at strides 16, 8, 4, 2, 1.
+BLOCK_CHANNELS = ((1024, 512), (512, 256), (256, 128), (128, 64), (64, 32))
+HEAD_CHANNELS = 64
+ENCODER_STRIDE = 16
+MIN_SIDE = 32
+# What a new network predicts everywhere, people per pixel: 16 in a crop of 128 x 128. A head ends
+# in a ReLU, and one that starts below zero everywhere has no gradient to leave it with.
+INITIAL_DENSITY = 1e-3
+
+
+def scaled(channels: int, width: float) -> int:
+    """A channel count of the paper at a relative network width, at least 4."""
+    return max(4, round(channels * width))
+
+
+def conv_relu(channels: list[int], kernels: list[int]) -> nn.Sequential:
+    """Convolutions of "same" size, each followed by a ReLU (He et al. 2015 initialisation)."""
+    layers: list[nn.Module] = []
+    for c_in, c_out, kernel in zip(channels, channels[1:], kernels, strict=False):
+        conv = nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2)
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        nn.init.zeros_(conv.bias)
+        layers += [conv, nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+class Encoder(nn.Module):
+    """VGG-16-BN up to conv5_3: images `[B, 3, H, W]` → five feature maps at strides 1 … 16."""
+
+    def __init__(self, width: float, weights: str | Path | None):
+        super().__init__()
+        layers: list[nn.Module] = []
+        c_in = 3
+        for stage, c_out in enumerate(STAGE_CHANNELS):
+            if stage:
+                layers.append(nn.MaxPool2d(2))
+            for _ in range(2 if stage < 2 else 3):
+                layers += _conv_bn_relu(c_in, scaled(c_out, width))
+                c_in = scaled(c_out, width)
+        starts = (0, *STAGE_ENDS)
+        self.stages = nn.ModuleList(
+            nn.Sequential(*layers[a:b]) for a, b in zip(starts, STAGE_ENDS, strict=False)
+        )
+        self.channels = [scaled(c, width) for c in STAGE_CHANNELS]
+        if weights is not None:
+            if width != 1.0:
+                raise InputError(f"weights={str(weights)!r} needs width=1.0, found width={width}")
+            self._load_vgg(weights)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        outputs = []
+        x = images
+        for stage in self.stages:
+            x = stage(x)
+            outputs.append(x)
+        return outputs
+
+    def _load_vgg(self, weights: str | Path) -> None:
+        state = _vgg_state(weights)
+        flat = nn.Sequential(*(layer for stage in self.stages for layer in stage))
+        ours = {
+            key.removeprefix("features."): value
+            for key, value in state.items()
+            if key.startswith("features.")
+        }
+        try:
+            flat.load_state_dict(ours, strict=True)
+        except RuntimeError as error:
+            raise InputError(f"{weights}: not the weights of a VGG-16-BN: {error}") from None
+
+
+def _conv_bn_relu(c_in: int, c_out: int) -> list[nn.Module]:
+    conv = nn.Conv2d(c_in, c_out, 3, padding=1)
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    nn.init.zeros_(conv.bias)
+    return [conv, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
+
+
+def _vgg_state(weights: str | Path) -> dict[str, Tensor]:
+    """A VGG-16-BN state dict: torchvision's ImageNet weights, or those of a file."""
+    if weights == "imagenet":
+        try:
+            return VGG16_BN_Weights.IMAGENET1K_V1.get_state_dict(progress=False)
+        except OSError as error:
+            raise InputError(
+                f"weights='imagenet': torchvision could not download them ({error}); give the "
+                "path of a vgg16_bn state dict, or weights=None to train from scratch"
+            ) from None
+    return read_state_dict(weights)
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file or a torch.save file, without running pickled code.
+
+    Raises:
+        MissingFileError: there is no such file.
+        InputError: it is not a file of tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such weights file")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path}: not a readable weights file: {error}") from None
+    if isinstance(state, dict) and isinstance(state.get("model"), dict):
+        state = state["model"]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"{path}: expected a state dict (names to tensors), bare or under 'model'")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+class Decoder(nn.Module):
+    """K blocks from stride 16 up, with skip connections; returns each block's features."""
+
+    def __init__(self, experts: int, encoder: Encoder, width: float):
+        super().__init__()
+        self.blocks = nn.ModuleList()
+        self.channels: list[int] = []
+        for k, (hidden, out) in enumerate(BLOCK_CHANNELS[:experts]):
+            c_in = encoder.channels[-1 - k] + (self.channels[-1] if k else 0)
+            channels = [c_in, scaled(hidden, width), scaled(out, width)]
+            self.blocks.append(conv_relu(channels, [3, 3]))
+            self.channels.append(channels[-1])
+
+    def forward(self, stages: list[Tensor]) -> list[Tensor]:
+        x = self.blocks[0](stages[-1])
+        outputs = [x]
+        for block, skip in zip(self.blocks[1:], stages[-2::-1], strict=False):
+            x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=True)
+            x = block(torch.cat([skip, x], dim=1))
+            outputs.append(x)
+        return outputs
+
+
+class MultiScaleNetwork(nn.Module):
+    """Encoder, decoder and K density experts: what the baseline and HMoDE have in common.
+
+    Args:
+        experts: K, 2 to 5. The finest expert has stride 16 / 2^(K-1): 4 for K = 3; K = 4 adds a
+            block at stride 2 with a skip from conv2_2.
+        width: scales every channel count; 1.0 is the paper's network.
+        weights: None (from scratch), "imagenet" (torchvision's, downloaded) or the path of a
+            vgg16_bn state dict, for the encoder; width 1.0 only.
+        density_scale: what map values are multiplied by; people per pixel are small numbers.
+
+    Raises:
+        InputError: a setting is out of its range, or the weights do not fit.
+    """
+
+    def __init__(self, *, experts: int, width: float, weights, density_scale: float):
+        super().__init__()
+        if experts not in range(2, len(BLOCK_CHANNELS) + 1):
+            raise InputError(f"experts is {experts!r}, expected 2 to {len(BLOCK_CHANNELS)}")
+        for name, value in (("width", width), ("density_scale", density_scale)):
+            if not value > 0:
+                raise InputError(f"{name} is {value!r}, expected a positive number")
+        self.config = {
+            "model": type(self).__name__,
+            "experts": experts,
+            "width": width,
+            "density_scale": density_scale,
+        }
+        self.scale = float(density_scale)
+        self.stride = ENCODER_STRIDE // 2 ** (experts - 1)
+        self.encoder = Encoder(width, weights)
+        self.decoder = Decoder(experts, self.encoder, width)
+        self.heads = nn.ModuleList(  # E_1, the finest, first
+            density_head(channels, width, self.scale) for channels in self.decoder.channels[::-1]
+        )
+
+    def expert_maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images → F `[B, C, H/16, W/16]` and the experts `[B, K, h, w]` on the finest grid."""
+        stages = self.encoder(images)
+        features = self.decoder(stages)[::-1]
+        maps = [head(x).float() for head, x in zip(self.heads, features, strict=True)]
+        grid = maps[0].shape[-2:]
+        experts = torch.cat([to_grid(expert, grid) for expert in maps], dim=1)
+        return stages[-1], experts
+
+    def forward(self, images: Tensor) -> Prediction:
+        """Normalised images `[B, 3, H, W]`, sides ≥ 32 → `Prediction`.
+
+        Sides that are not multiples of 16 are padded with zeros (the mean colour) at the bottom
+        and right, and the maps are cropped back.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < MIN_SIDE:
+            raise InputError(
+                f"images have shape {list(images.shape)}, expected [B, 3, H, W] with "
+                f"sides of at least {MIN_SIDE} pixels"
+            )
+        height, width = images.shape[-2:]
+        images = F.pad(images, (0, -width % ENCODER_STRIDE, 0, -height % ENCODER_STRIDE))
+        maps = self.predict_maps(images)
+        rows, columns = -(-height // self.stride), -(-width // self.stride)
+        cropped = {name: _crop(value, rows, columns) for name, value in maps.items()}
+        return Prediction(size=(height, width), stride=self.stride, scale=self.scale, **cropped)
+
+    def predict_maps(self, images: Tensor) -> dict[str, Tensor | tuple[Tensor, ...]]:
+        """The maps of a `Prediction` for images whose sides are multiples of 16."""
+        raise NotImplementedError(f"{type(self).__name__} defines no maps")
+
+
+def density_head(channels: int, width: float, scale: float) -> nn.Sequential:
+    """Two 1 x 1 convolutions with ReLUs that start alive, at `INITIAL_DENSITY`."""
+    head = conv_relu([channels, scaled(HEAD_CHANNELS, width), 1], [1, 1])
+    last = head[-2]
+    nn.init.normal_(last.weight, std=0.01)
+    nn.init.constant_(last.bias, INITIAL_DENSITY * scale)
+    return head
+
+
+def to_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Nearest-neighbour upsampling of `[B, C, ., .]` to `grid`, values unchanged."""
+    return maps if maps.shape[-2:] == grid else F.interpolate(maps, size=grid, mode="nearest")
+
+
+def _crop(value, rows: int, columns: int):
+    if isinstance(value, tuple):
+        return tuple(_crop(each, rows, columns) for each in value)
+    return value[..., :rows, :columns]

@@ -1,0 +1,85 @@
+"""What a counting network returns: its maps, their gates, and how to read a count off them."""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(eq=False)
+class Prediction:
+    """The maps of a batch of B images of H x W pixels, on the grid of the finest expert.
+
+    A map value is people per full-size pixel times `scale`, and a cell of the grid stands for
+    `stride` x `stride` pixels: the grid has h = ceil(H / stride) rows and w = ceil(W / stride)
+    columns, and the last of them may cover fewer pixels than a whole cell. K experts are mixed in
+    M groups of N (section III-B of the paper).
+
+    Attributes:
+        density: float32 `[B, 1, h, w]`, the final map E_out.
+        experts: float32 `[B, K, h, w]`, E_1 (finest) to E_K (coarsest).
+        size: (H, W) of the images.
+        stride: pixels per cell side, 4 for three experts.
+        scale: what map values are multiplied by (`density_scale` of the model).
+        levels: the groups of each inner level of the hierarchy, `[B, M, h, w]` each; () without a
+            hierarchy. `groups` is the first.
+        gates: the weights that made each of `levels`, `[B, M, N, h, w]` each, summing to one over
+            the N members of a group. `gate1` is the first.
+        gate2: `[B, M, h, w]`, the weights of the last level, summing to one over its M inputs.
+        attention: `[B, 1, h, w]` in (0, 1), the foreground map A.
+    """
+
+    density: Tensor
+    experts: Tensor
+    size: tuple[int, int]
+    stride: int
+    scale: float
+    levels: tuple[Tensor, ...] = ()
+    gates: tuple[Tensor, ...] = field(default=(), repr=False)
+    gate2: Tensor | None = None
+    attention: Tensor | None = None
+
+    @property
+    def groups(self) -> Tensor | None:
+        """`[B, M, h, w]`, the first level's groups, or None without a hierarchy."""
+        return self.levels[0] if self.levels else None
+
+    @property
+    def gate1(self) -> Tensor | None:
+        """`[B, M, N, h, w]`, the first level's gates, or None without a hierarchy."""
+        return self.gates[0] if self.gates else None
+
+    @property
+    def maps(self) -> Tensor:
+        """`[B, C, h, w]`, every supervised map: experts, groups of each level, final (eq. 7)."""
+        return torch.cat([self.experts, *self.levels, self.density], dim=1)
+
+    @property
+    def count(self) -> Tensor:
+        """`[B]`, people in each image."""
+        return self.counts(self.density)[:, 0]
+
+    def counts(self, maps: Tensor) -> Tensor:
+        """People in each of `maps` `[B, C, h, w]` → `[B, C]`; partial cells count their pixels."""
+        rows, columns = (
+            self._pixels(cells, side, maps)
+            for cells, side in zip(maps.shape[-2:], self.size, strict=True)
+        )
+        return torch.einsum("bchw,h,w->bc", maps, rows, columns) / self.scale
+
+    def full_size(self, maps: Tensor | None = None) -> Tensor:
+        """`[B, C, H, W]`, people per pixel: `maps` (default: `density`) at the images' size.
+
+        Each cell's value is repeated over its pixels, so the sum of a map is its count.
+        """
+        maps = self.density if maps is None else maps
+        height, width = self.size
+        full = F.interpolate(maps, scale_factor=self.stride, mode="nearest")
+        return full[..., :height, :width] / self.scale
+
+    def _pixels(self, cells: int, side: int, like: Tensor) -> Tensor:
+        """How many of the image's pixels each cell covers along one side, `[cells]`."""
+        pixels = like.new_full((cells,), float(self.stride))
+        pixels[-1] = side - self.stride * (cells - 1)
+        return pixels
