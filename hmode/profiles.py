@@ -1,0 +1,128 @@
+"""Sizes and schedules: how large a network, how long a training, on how much data.
+
+`smoke` takes seconds and shows that everything runs; `quick` teaches on a laptop's CPU; `paper` is
+the paper's own setting (section IV-B.2).
+"""
+
+from dataclasses import dataclass, field, replace
+
+from hmode.errors import InputError
+from hmode.losses.total import LossSettings
+
+PRECISIONS = ("no", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How to train: what `fit` does with a network.
+
+    Attributes:
+        epochs: passes over the training set, one crop of every image each.
+        batch_size: crops per step, over all processes.
+        crop: side of the square crops in pixels, a multiple of 32.
+        learning_rate: Adam's.
+        halve_after: epochs after which the learning rate is halved.
+        validate_every: epochs between validations; the last epoch is always validated.
+        checkpoint_every: epochs between checkpoints, from which an interrupted run goes on.
+        sigma, window: of the target density maps, see `density_map`; pixels.
+        precision: "no" (float32), "bf16" or "fp16" autocast.
+        loss: the loss settings.
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    epochs: int = 200
+    batch_size: int = 8
+    crop: int = 256
+    learning_rate: float = 2e-5
+    halve_after: tuple[int, ...] = (100,)
+    validate_every: int = 1
+    checkpoint_every: int = 1
+    sigma: float = 4.0
+    window: int | None = None
+    precision: str = "no"
+    loss: LossSettings = field(default_factory=LossSettings)
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "validate_every", "checkpoint_every"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}, expected a positive whole number")
+        if not isinstance(self.crop, int) or self.crop < 32 or self.crop % 32:
+            raise InputError(f"crop is {self.crop!r}, expected a positive multiple of 32")
+        for name in ("learning_rate", "sigma"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)!r}, expected a positive number")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision is {self.precision!r}, expected one of {PRECISIONS}")
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 0."""
+        return self.learning_rate * 0.5 ** sum(epoch >= after for after in self.halve_after)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One setting of every size: the network's width, the schedule, the data.
+
+    Attributes:
+        name: "smoke", "quick" or "paper".
+        width: relative number of channels.
+        weights: the encoder's initial weights, see `HMoDE`.
+        schedule: how to train.
+        train, test: options of `open_dataset` for the training and the test split.
+        limit: use at most so many images of a split; None: all.
+    """
+
+    name: str
+    width: float
+    schedule: Schedule
+    weights: str | None = None
+    train: dict = field(default_factory=dict)
+    test: dict = field(default_factory=dict)
+    limit: int | None = None
+
+
+PROFILES = ("smoke", "quick", "paper")
+
+
+def load_profile(name: str, dataset: str) -> Profile:
+    """The profile of that name for a data set.
+
+    Raises:
+        InputError: there is no such profile.
+    """
+    if name not in PROFILES:
+        raise InputError(f"profile is {name!r}, expected one of {PROFILES}")
+    return {"smoke": _smoke, "quick": _quick, "paper": _paper}[name](dataset)
+
+
+def _smoke(dataset: str) -> Profile:
+    schedule = Schedule(epochs=2, batch_size=4, crop=64, learning_rate=1e-3, halve_after=())
+    profile = Profile("smoke", 0.0625, schedule, limit=8)
+    if dataset == "synthetic":
+        options = {"size": 128}
+        return replace(profile, train={**options, "length": 8}, test={**options, "length": 4})
+    return replace(profile, train={"max_side": 256}, test={"max_side": 256})
+
+
+def _quick(dataset: str) -> Profile:
+    schedule = Schedule(
+        epochs=24,
+        batch_size=8,
+        crop=128,
+        learning_rate=1e-3,
+        halve_after=(12, 16, 19, 21, 23),
+        validate_every=4,
+    )
+    profile = Profile("quick", 0.25, schedule)
+    if dataset == "synthetic":
+        return replace(profile, train={"length": 160}, test={"length": 60})
+    return replace(profile, train={"max_side": 512}, test={"max_side": 512})
+
+
+def _paper(dataset: str) -> Profile:
+    crop = 128 if dataset in ("sha", "synthetic") else 256
+    schedule = Schedule(crop=crop, checkpoint_every=10)
+    return Profile("paper", 1.0, schedule)

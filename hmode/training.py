@@ -1,0 +1,340 @@
+"""Training and evaluation, on Hugging Face accelerate.
+
+`fit` knows no random state: batches are a function of (seed, epoch), so an interrupted run only
+needs its weights and the optimiser's moments to go on as if nothing had happened.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from hmode.data import CropSampler, CrowdImage, describe, normalise
+from hmode.density import batch_density_maps
+from hmode.errors import InputError, TrainingError
+from hmode.losses import total_loss
+from hmode.metrics import Evaluation
+from hmode.models import MultiScaleNetwork, build_model
+from hmode.models.batchnorm import synchronise_batch_norm
+from hmode.profiles import Schedule
+from hmode.runs import RunFolder
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What `fit` returns.
+
+    Attributes:
+        run_dir: the run's folder.
+        history: one row an epoch: epoch (from 1), learning_rate, the loss terms, val_mae, val_mse
+            and, if a test set was given, test_mae, test_mse; None where an epoch has no value.
+        best_epoch: the epoch of least val_mae, whose weights are kept.
+    """
+
+    run_dir: Path
+    history: list[dict]
+    best_epoch: int
+
+    @property
+    def best_on_test(self) -> float | None:
+        """The least test MAE of any epoch: selection ON THE TEST SET, as some codes report."""
+        values = [row["test_mae"] for row in self.history if row.get("test_mae") is not None]
+        return min(values, default=None)
+
+
+def fit(
+    model: MultiScaleNetwork,
+    train: Sequence[CrowdImage],
+    validation: Sequence[CrowdImage],
+    schedule: Schedule,
+    *,
+    run_dir: str | Path,
+    seed: int = 0,
+    resume: bool = True,
+    test: Sequence[CrowdImage] | None = None,
+    device: str = "auto",
+    progress: bool | None = None,
+) -> Training:
+    """Train a network; go on where an earlier call with the same arguments was interrupted.
+
+    The weights kept as the best are those with the least MAE on `validation`; `test` is only
+    watched. Under `accelerate launch` with several processes, each takes its share of every
+    batch, batch norm statistics are shared, and the result is that of one process.
+
+    Args:
+        model: is trained in place and left with the best weights, on the CPU.
+        train, validation, test: data sets; train is decoded once and kept on the device.
+        schedule: how to train.
+        run_dir: folder of configuration, history and weights.
+        seed: of batches, crops and flips.
+        resume: False starts over.
+        device: "auto" or "cpu".
+        progress: show a bar; None: where somebody watches.
+
+    Raises:
+        InputError: run_dir holds a run of another configuration; a data set is empty.
+        TrainingError: the loss is not a number, or a density map is dead.
+    """
+    run = RunFolder(run_dir)
+    accelerator = make_accelerator(device, schedule.precision)
+    settings = {
+        "model": model.config,
+        "schedule": asdict(schedule),
+        "seed": seed,
+        "train": describe(train),
+        "validation": describe(validation),
+        "test": None if test is None else describe(test),
+    }
+    if accelerator.is_main_process:
+        run.claim(settings, resume=resume)
+    accelerator.wait_for_everyone()
+    if not run.finished:
+        sampler = CropSampler(
+            train,
+            crop=schedule.crop,
+            batch_size=schedule.batch_size,
+            seed=seed,
+            device=accelerator.device,
+            rank=accelerator.process_index,
+            world=accelerator.num_processes,
+        )
+        _Loop(accelerator, run, model, sampler, schedule, seed).train(validation, test, progress)
+        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    model.cpu().load_state_dict(run.weights("best"))
+    history = [_numbers(row) for row in run.table("history.csv")]
+    return Training(run.path, history, _best(history)["epoch"])
+
+
+class _Loop:
+    """The state of one training: network, optimiser, history."""
+
+    def __init__(self, accelerator, run, model, sampler, schedule, seed):
+        self.accelerator, self.run, self.sampler = accelerator, run, sampler
+        self.schedule = schedule
+        self.network = synchronise_batch_norm(model) if accelerator.num_processes > 1 else model
+        if accelerator.device.type in ("cpu", "cuda"):
+            self.network = self.network.to(memory_format=torch.channels_last)
+        optimiser = torch.optim.Adam(
+            self.network.parameters(),
+            lr=schedule.learning_rate,
+            fused=accelerator.device.type == "cuda",
+        )
+        self.model, self.optimiser = accelerator.prepare(self.network, optimiser)
+        self.generator = torch.Generator(accelerator.device)
+        self.seed = seed
+
+    def train(self, validation, test, progress) -> None:
+        schedule = self.schedule
+        done, checkpoint = self.run.checkpoint()
+        if checkpoint is not None:
+            self.accelerator.load_state(str(checkpoint))
+        history = [_numbers(row) for row in self.run.table("history.csv")][:done]
+        timing = self.run.table("timing.csv")[:done]
+        with _bar(schedule.epochs * self.sampler.steps, progress, self.accelerator) as bar:
+            bar.update(done * self.sampler.steps)
+            for epoch in range(done, schedule.epochs):
+                started = time.perf_counter()
+                row = self.run_epoch(epoch, bar)
+                seconds = time.perf_counter() - started
+                last = epoch + 1 == schedule.epochs
+                due = last or (epoch + 1) % schedule.validate_every == 0
+                row |= self.validate("val", validation, due)
+                if test is not None:
+                    row |= self.validate("test", test, due)
+                history.append(row)
+                timing.append({"epoch": epoch + 1, "seconds": round(seconds, 3)})
+                bar.set_postfix(loss=f"{row['total']:.3g}", val_mae=_best(history)["val_mae"])
+                self.commit(epoch + 1, history, timing)
+
+    def run_epoch(self, epoch: int, bar) -> dict:
+        """One pass over the training set; returns its history row."""
+        schedule, device = self.schedule, self.accelerator.device
+        self.model.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = schedule.rate(epoch)
+        stream = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
+        self.generator.manual_seed(int(stream[0]) >> 1)
+        sums: dict[str, Tensor] = {}
+        highest = torch.zeros((), device=device)
+        for batch in self.sampler.epoch(epoch):
+            images = batch.images.contiguous(memory_format=torch.channels_last)
+            target = batch_density_maps(
+                batch.points,
+                batch.valid,
+                images.shape[-2:],
+                sigma=schedule.sigma,
+                window=schedule.window,
+            )
+            prediction = self.model(images)
+            losses = total_loss(prediction, target, schedule.loss, generator=self.generator)
+            self.optimiser.zero_grad()
+            self.accelerator.backward(losses["total"])
+            self.optimiser.step()
+            # Watched on the device: reading a value back would make it wait, step by step.
+            sums = {name: sums.get(name, 0) + loss.detach() for name, loss in losses.items()}
+            highest = torch.maximum(highest, prediction.maps.detach().amax(dim=(0, 2, 3)))
+            bar.update()
+        means = self.accelerator.reduce(torch.stack([*sums.values()]), "mean") / self.sampler.steps
+        highest = self.accelerator.gather(highest[None]).amax(dim=0)
+        row = {
+            "epoch": epoch + 1,
+            "learning_rate": schedule.rate(epoch),
+            **dict(zip(sums, means.tolist(), strict=True)),
+        }
+        _require_alive(row, highest.tolist(), self.run.path)
+        return row
+
+    def validate(self, name: str, dataset, due: bool) -> dict:
+        """MAE and MSE on a data set, or empty columns when none is due."""
+        result = evaluate(self.network, dataset) if due else None
+        return {f"{name}_mae": result and result.mae, f"{name}_mse": result and result.mse}
+
+    def commit(self, done: int, history: list[dict], timing: list[dict]) -> None:
+        """Write what this epoch added; its checkpoint, or the end of the run, comes last."""
+        run, main = self.run, self.accelerator.is_main_process
+        last = done == self.schedule.epochs
+        due = last or done % self.schedule.checkpoint_every == 0
+        if main:
+            run.save_table("history.csv", history)
+            run.save_table("timing.csv", timing)
+            if _best(history)["epoch"] == done:
+                run.save_weights("best", self.network.state_dict())
+            if last:
+                run.save_weights("last", self.network.state_dict())
+                run.drop_checkpoints()
+            elif due:
+                run.save_checkpoint(done, lambda path: self.accelerator.save_state(str(path)))
+        self.accelerator.wait_for_everyone()
+
+
+def evaluate(
+    model: MultiScaleNetwork, dataset: Sequence[CrowdImage], *, progress: bool | None = False
+) -> Evaluation:
+    """Count every image of a data set, whole, on the device the model is on.
+
+    Under `accelerate launch` every process counts its share and all get the whole result.
+
+    Args:
+        model: is put into evaluation mode and back.
+        dataset: at least one image, each with sides of at least 32 pixels.
+        progress: show a bar; None: where somebody watches.
+
+    Raises:
+        InputError: the data set is empty, or an image cannot be read or is too small.
+    """
+    if len(dataset) == 0:
+        raise InputError("the data set to evaluate on is empty")
+    was_training, device = model.training, next(model.parameters()).device
+    distributed = torch.distributed.is_initialized()
+    rank = torch.distributed.get_rank() if distributed else 0
+    world = torch.distributed.get_world_size() if distributed else 1
+    model.eval()
+    rows = []
+    with torch.inference_mode(), _bar(len(dataset), progress) as bar:
+        for i in range(rank, len(dataset), world):
+            sample = dataset[i]
+            prediction = model(normalise(sample.image.to(device))[None])
+            rows.append(
+                (
+                    i,
+                    sample.name,
+                    sample.count,
+                    _count_inside(sample),
+                    prediction.counts(prediction.maps)[0].cpu().numpy(),
+                )
+            )
+            bar.update()
+    model.train(was_training)
+    if distributed:
+        rows = sorted(gather_object(rows), key=lambda row: row[0])
+    _, names, true, inside, by_map = zip(*rows, strict=True)
+    return Evaluation(
+        list(names), np.array(true, float), np.array(inside, float), np.array(by_map, float)
+    )
+
+
+def load_run(run_dir: str | Path, which: str = "best") -> MultiScaleNetwork:
+    """The network of a run folder with its "best" or "last" weights, in evaluation mode.
+
+    Raises:
+        MissingFileError: there is no run, or it has no such weights yet.
+    """
+    run = RunFolder(run_dir)
+    model = build_model(run.config()["model"])
+    model.load_state_dict(run.weights(which))
+    return model.eval()
+
+
+def make_accelerator(device: str, precision: str) -> Accelerator:
+    """accelerate's handle on devices, processes and precision.
+
+    Raises:
+        InputError: the device is unknown or not there.
+    """
+    resolve_device(device)
+    # It is a process-wide singleton; each training decides its precision and device anew.
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    return Accelerator(cpu=device == "cpu", mixed_precision=precision)
+
+
+def resolve_device(device: str) -> torch.device:
+    """ "auto" is the CUDA device where there is one.
+
+    Raises:
+        InputError: the device is unknown or not there.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device is {device!r}, expected 'auto', 'cpu' or 'cuda'")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device is 'cuda', but torch finds no CUDA device")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _count_inside(sample: CrowdImage) -> int:
+    height, width = sample.size
+    x, y = sample.points.unbind(1)
+    return int(((x >= 0) & (x < width) & (y >= 0) & (y < height)).sum())
+
+
+def _require_alive(row: dict, highest: list[float], run_dir: Path) -> None:
+    bad = [name for name, value in row.items() if not math.isfinite(value)]
+    if bad:
+        raise TrainingError(
+            f"{run_dir}: {', '.join(bad)} is not a finite number in epoch {row['epoch']}; lower "
+            f"the learning rate ({row['learning_rate']:g}) or use precision='no'"
+        )
+    dead = [c for c, value in enumerate(highest) if value <= 0]
+    if dead:
+        raise TrainingError(
+            f"{run_dir}: density maps {dead} of {len(highest)} (experts, groups, final) were zero "
+            f"everywhere in all of epoch {row['epoch']}. A map that ends in a ReLU cannot recover "
+            "from that. Check the scale of the losses, or lower the learning rate"
+        )
+
+
+def _best(history: list[dict]) -> dict:
+    """The row of least validation MAE, the earliest of equals; an empty one before the first."""
+    rows = [row for row in history if row["val_mae"] is not None]
+    return min(rows, key=lambda row: row["val_mae"], default={"epoch": None, "val_mae": None})
+
+
+def _numbers(row: dict[str, str]) -> dict:
+    values = {name: None if text == "" else float(text) for name, text in row.items()}
+    return values | {"epoch": int(values["epoch"])}
+
+
+def _bar(total: int, progress: bool | None, accelerator: Accelerator | None = None) -> tqdm:
+    if progress is None:
+        progress = sys.stderr.isatty()
+    hidden = not progress or (accelerator is not None and not accelerator.is_main_process)
+    return tqdm(total=total, disable=hidden)
