@@ -1,0 +1,5 @@
+"""python -m hmode."""
+
+from hmode.cli import main
+
+main()

@@ -1,0 +1,112 @@
+"""What every notebook of the series starts with: its data, its runs, a place for its figures.
+
+A notebook says what it wants (`lab.run("hmode")`, `lab.save(fig, "gates")`); where things lie,
+on which device, and whether they were already trained, is decided here.
+"""
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from hmode.data import CrowdImage
+from hmode.experiments import Result, run, splits
+from hmode.profiles import Profile, load_profile
+from hmode.runs import write_csv
+
+
+class Lab:
+    """Data, runs and figures of one profile on one data set.
+
+    The environment variables HMODE_PROFILE and HMODE_OUTPUT, where set, go before `profile` and
+    `output`.
+
+    Args:
+        profile: "smoke", "quick" or "paper".
+        dataset, data_root: as for `hmode.open_dataset`; a relative root is the caller's.
+        device: "auto", "cpu" or "cuda".
+        seed: of trainings.
+        output: the folder that holds `figures/` and `runs/`; None: the project's own, found from
+            the working folder upwards.
+
+    Attributes:
+        profile: the `Profile`, its sizes and schedule.
+        figures: the folder of this profile's and data set's figures and tables.
+    """
+
+    def __init__(
+        self,
+        profile: str = "quick",
+        dataset: str = "synthetic",
+        data_root: str | Path | None = None,
+        device: str = "auto",
+        seed: int = 0,
+        output: str | Path | None = None,
+    ):
+        # Tests run every notebook small, whatever its parameters cell says.
+        profile = os.environ.get("HMODE_PROFILE") or profile
+        output = os.environ.get("HMODE_OUTPUT") or output
+        self.profile: Profile = load_profile(profile, dataset)
+        self.dataset, self.data_root = dataset, data_root
+        self.device, self.seed = device, seed
+        self.output = Path(output) if output else project_folder()
+        self.figures = self.output / "figures" / profile / dataset
+        self._results: dict[tuple[str, int], Result] = {}
+
+    @cached_property
+    def _splits(self):
+        return splits(self.dataset, self.profile, self.data_root)
+
+    @property
+    def train(self) -> Sequence[CrowdImage]:
+        """The training images (nine tenths of the training split)."""
+        return self._splits[0]
+
+    @property
+    def validation(self) -> Sequence[CrowdImage]:
+        """The held-out tenth of the training split."""
+        return self._splits[1]
+
+    @property
+    def test(self) -> Sequence[CrowdImage]:
+        """The test images."""
+        return self._splits[2]
+
+    def run(self, name: str, seed: int | None = None) -> Result:
+        """Train and test an experiment, or load it; see `hmode.run`."""
+        key = (name, self.seed if seed is None else seed)
+        if key not in self._results:
+            self._results[key] = run(
+                name,
+                self.dataset,
+                self.profile.name,
+                key[1],
+                data_root=self.data_root,
+                device=self.device,
+                runs=self.output / "runs",
+            )
+        return self._results[key]
+
+    def save(self, figure, name: str) -> Path:
+        """Write a matplotlib figure as `<name>.png` among the figures; returns its path."""
+        self.figures.mkdir(parents=True, exist_ok=True)
+        path = self.figures / f"{name}.png"
+        figure.savefig(path, dpi=150, bbox_inches="tight", metadata={"Software": None})
+        return path
+
+    def save_table(self, name: str, rows: list[dict]) -> Path:
+        """Write rows with the same keys as `<name>.csv` among the figures; returns its path."""
+        self.figures.mkdir(parents=True, exist_ok=True)
+        path = self.figures / f"{name}.csv"
+        write_csv(path, rows)
+        return path
+
+
+def project_folder() -> Path:
+    """The nearest folder, from the working folder upwards, that holds `notebooks/`, or the
+    working folder itself."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "notebooks").is_dir():
+            return folder
+    return here

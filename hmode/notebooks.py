@@ -1,0 +1,231 @@
+"""Running the numbered notebooks in order, through papermill, and checking what came of them."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from hmode.errors import HmodeError, InputError, MissingFileError
+from hmode.lab import project_folder
+from hmode.paper import published
+from hmode.runs import read_csv, write_atomically
+
+# What papermill and the runner leave in a notebook's metadata, which a committed one does not have.
+TRACES = ("papermill", "execution", "widgets")
+
+
+class NotebookError(HmodeError):
+    """A notebook failed; names it, its cell and the error."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One executed notebook: its name, seconds, executed copy and the figures it made."""
+
+    name: str
+    seconds: float
+    executed: Path
+    figures: list[Path]
+
+
+def reproduce(
+    *,
+    profile: str = "quick",
+    dataset: str = "synthetic",
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    output: str | Path | None = None,
+    notebooks: str | Path | None = None,
+    parameters: dict | None = None,
+    only: list[str] | None = None,
+    fresh: bool = False,
+    in_place: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[Report]:
+    """Run the numbered notebooks in order; figures, tables and executed copies go to
+    `<output>/figures/<profile>/<dataset>/`, trained runs to `<output>/runs/`.
+
+    Args:
+        profile, dataset, data_root, device, seed: see `hmode.run`; a relative data_root is
+            relative to the caller's folder.
+        output: folder for figures and runs; None: the project's.
+        notebooks: folder of the numbered notebooks; None: the project's.
+        parameters: more notebook parameters, by name.
+        only: run the notebooks whose names start with one of these ("03").
+        fresh: forget this profile's, data set's and seed's trained runs first.
+        in_place: afterwards store the outputs in the notebooks themselves.
+        say: is told the progress, a line at a time.
+
+    Raises:
+        InputError: a notebook does not know one of the parameters; nothing has run then.
+        NotebookError: a cell failed or was not run, or a promised figure is missing; what was
+            done until then is kept, and reused by the next call.
+    """
+    folder = Path(notebooks) if notebooks else project_folder() / "notebooks"
+    output = Path(output or project_folder()).resolve()
+    paths = _numbered(folder, only)
+    values = {
+        "profile": profile,
+        "dataset": dataset,
+        "data_root": str(Path(data_root).resolve()) if data_root else None,
+        "device": device,
+        "seed": seed,
+        "output": str(output),
+        **(parameters or {}),
+    }
+    for path in paths:
+        _require_known(path, values)
+    if fresh:
+        for old in (output / "runs" / profile / dataset).glob(f"*-seed{seed}"):
+            shutil.rmtree(old)
+    figures = output / "figures" / profile / dataset
+    (figures / "notebooks").mkdir(parents=True, exist_ok=True)
+    reports = []
+    for number, path in enumerate(paths, start=1):
+        say(f"[{number}/{len(paths)}] {path.stem} …")
+        report = _execute(path, figures, values)
+        say(
+            f"[{number}/{len(paths)}] {path.stem}: {report.seconds:.0f} s, "
+            f"{len(report.figures)} figures and tables"
+        )
+        reports.append(report)
+    if in_place:
+        for path, report in zip(paths, reports, strict=True):
+            publish(report.executed, path)
+    return reports
+
+
+def _numbered(folder: Path, only: list[str] | None) -> list[Path]:
+    if not folder.is_dir():
+        raise MissingFileError(
+            f"{folder}: no such folder of notebooks; call from a clone of the "
+            "project, or give --notebooks"
+        )
+    paths = sorted(folder.glob("[0-9][0-9]-*.ipynb"))
+    if only:
+        unknown = [start for start in only if not any(p.name.startswith(start) for p in paths)]
+        if unknown:
+            raise InputError(
+                f"no notebook starts with {unknown[0]!r}; there are {[path.stem for path in paths]}"
+            )
+        paths = [path for path in paths if path.name.startswith(tuple(only))]
+    if not paths:
+        raise MissingFileError(f"{folder}: no numbered notebooks")
+    return paths
+
+
+def _require_known(path: Path, values: dict) -> None:
+    known = papermill.inspect_notebook(str(path))
+    unknown = sorted(values.keys() - known.keys())
+    if unknown:
+        raise InputError(f"{path.name}: no parameter {unknown[0]!r}; it has {sorted(known)}")
+
+
+def _execute(path: Path, figures: Path, values: dict) -> Report:
+    """Run one notebook and hold it to its promises."""
+    started = time.time()
+    executed = figures / "notebooks" / path.name
+    environment = {
+        "HMODE_STATIC": "1",
+        "HMODE_PROFILE": values["profile"],
+        "HMODE_OUTPUT": values["output"],
+    }
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)  # the kernel's, and ours while it runs
+    try:
+        papermill.execute_notebook(
+            str(path),
+            str(executed),
+            parameters=values,
+            kernel_name="python3",
+            cwd=str(path.parent),
+            progress_bar=False,
+        )
+    except PapermillExecutionError as error:
+        raise NotebookError(
+            f"{path.name}, cell {error.cell_index}: {error.ename}: {error.evalue} "
+            f"(executed copy: {executed})"
+        ) from None
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+    notebook = nbformat.read(executed, as_version=4)
+    for index, cell in enumerate(notebook.cells):
+        status = cell.metadata.get("papermill", {}).get("status")
+        if cell.cell_type == "code" and status != "completed":
+            raise NotebookError(
+                f"{path.name}, cell {index}: {status}, not completed (executed copy: {executed})"
+            )
+    return Report(
+        path.stem, time.time() - started, executed, _promised(notebook, path.name, figures, started)
+    )
+
+
+def _promised(notebook, name: str, figures: Path, started: float) -> list[Path]:
+    """The files a notebook promises in its metadata (hmode.figures), all written by this run."""
+    promised = [figures / each for each in notebook.metadata.get("hmode", {}).get("figures", [])]
+    for path in promised:
+        if not path.is_file() or path.stat().st_mtime < started - 1:
+            raise NotebookError(f"{name}: promised {path.name}, but did not write it to {figures}")
+    return promised
+
+
+def publish(executed: Path, notebook: Path) -> None:
+    """Store an executed copy's outputs in the notebook itself, without traces of the run."""
+    content = nbformat.read(executed, as_version=4)
+    source = nbformat.read(notebook, as_version=4)
+    content.cells = [
+        cell for cell in content.cells if "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+    for number, cell in enumerate(_code(content), start=1):
+        cell.execution_count = number
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output["execution_count"] = number
+    for each in (content, *content.cells):
+        for trace in TRACES:
+            each.metadata.pop(trace, None)
+    for cell, original in zip(content.cells, source.cells, strict=True):
+        cell["id"] = original["id"]
+        cell.metadata = original.metadata
+    content.metadata = source.metadata
+    write_atomically(notebook, lambda path: nbformat.write(content, path))
+
+
+def _code(notebook) -> list:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def summary(profile: str, dataset: str, output: str | Path | None = None) -> str:
+    """The table a run of the series ends with: what it measured beside what the paper prints."""
+    output = Path(output or project_folder()).resolve()
+    figures = output / "figures" / profile / dataset
+    if not (figures / "results.csv").is_file():
+        return f"Figures: {figures}"
+    paper = {row["method"]: row for row in published("table1")}
+    lines = [f"{'network':<12}{'MAE':>8}{'MSE':>8}{'MAE/mean':>10}{'paper MAE':>11}{'MSE':>8}"]
+    rows = read_csv(figures / "results.csv")
+    for row in rows:
+        printed = paper.get(row["network"], {})
+        there = [printed.get(f"{dataset}_{metric}") or "–" for metric in ("mae", "mse")]
+        lines.append(
+            f"{row['network']:<12}{float(row['mae']):>8.1f}{float(row['mse']):>8.1f}"
+            f"{float(row['mae_over_mean']):>10.2f}{there[0]:>11}{there[1]:>8}"
+        )
+    lines += [
+        f"Test split of {dataset}, profile {profile}, seed {rows[0]['seed']}. MAE/mean: as a "
+        "share of the MAE of always predicting the mean training count.",
+        f"Figures and tables: {figures}",
+        f"Executed notebooks: {figures / 'notebooks'}",
+        f"Trained runs: {output / 'runs' / profile / dataset}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,151 @@
+"""Pictures: each function draws on axes it is given, or makes a figure and returns it.
+
+Density is drawn in "magma", gates and attention in "viridis", signed errors in "RdBu_r" around
+zero, and categories in seaborn's "colorblind" palette.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from hmode.data import CrowdImage
+from hmode.metrics import Evaluation
+
+PALETTE = sns.color_palette("colorblind")
+
+
+def use_style() -> None:
+    """The look of all figures: seaborn's "ticks" theme, readable text."""
+    sns.set_theme(
+        context="notebook",
+        style="ticks",
+        palette=PALETTE,
+        rc={
+            "figure.dpi": 80,
+            "figure.constrained_layout.use": True,
+            "axes.titlesize": 11,
+            "axes.labelsize": 10,
+            "xtick.labelsize": 9,
+            "ytick.labelsize": 9,
+            "legend.fontsize": 9,
+            "image.interpolation": "nearest",
+        },
+    )
+
+
+def show_image(ax: Axes, sample: CrowdImage, *, points: bool = False, title: str | None = None):
+    """A photograph, with its heads as dots if wanted."""
+    ax.imshow(sample.image.permute(1, 2, 0).numpy())
+    if points:
+        ax.scatter(
+            *sample.points.T.numpy(),
+            s=9,
+            color=PALETTE[1],
+            edgecolor="white",
+            linewidth=0.4,
+            label="head",
+        )
+    ax.set(xticks=[], yticks=[], title=title or f"{sample.name}: {sample.count} people")
+
+
+def show_map(
+    ax: Axes,
+    values,
+    *,
+    title: str,
+    label: str | None = "people per pixel",
+    cmap: str = "magma",
+    vmin: float | None = 0,
+    vmax: float | None = None,
+):
+    """A map `[h, w]` with its colour bar; `label` None leaves the bar out. Returns the image."""
+    shown = ax.imshow(np.asarray(values), cmap=cmap, vmin=vmin, vmax=vmax)
+    ax.set(xticks=[], yticks=[], title=title)
+    if label:
+        ax.figure.colorbar(shown, ax=ax, shrink=0.8, label=label)
+    return shown
+
+
+def show_categories(ax: Axes, categories, names: Sequence[str], *, title: str):
+    """A map of whole numbers 0 … len(names)-1 in colour-blind-safe colours, with a legend;
+    negative cells stay white."""
+    colours = PALETTE[: len(names)]
+    shown = np.ma.masked_less(np.asarray(categories), 0)
+    ax.imshow(shown, cmap=ListedColormap(colours), vmin=-0.5, vmax=len(names) - 0.5)
+    ax.legend(
+        handles=[Patch(color=c, label=n) for c, n in zip(colours, names, strict=True)],
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.02),
+        ncols=len(names),
+        frameon=False,
+    )
+    ax.set(xticks=[], yticks=[], title=title)
+
+
+def sheet(samples: Sequence[CrowdImage], *, columns: int = 4, points: bool = False) -> Figure:
+    """A contact sheet of annotated images."""
+    rows = -(-len(samples) // columns)
+    fig, axes = plt.subplots(rows, columns, figsize=(3 * columns, 3.2 * rows), squeeze=False)
+    for ax in axes.flat:
+        ax.axis("off")
+    for ax, sample in zip(axes.flat, samples, strict=False):
+        show_image(ax, sample, points=points)
+    return fig
+
+
+def training_curves(histories: dict[str, list[dict]], *, mean_mae: float | None = None) -> Figure:
+    """Training loss (L_Des) and validation MAE against the epoch, one line a network."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+    for (name, history), colour in zip(histories.items(), PALETTE, strict=False):
+        epochs = [row["epoch"] for row in history]
+        left.plot(epochs, [row["density"] for row in history], color=colour, label=name)
+        chosen = [(row["epoch"], row["val_mae"]) for row in history if row["val_mae"] is not None]
+        right.plot(*zip(*chosen, strict=True), "o-", markersize=4, color=colour, label=name)
+    left.set(xlabel="epoch", ylabel="density loss, all maps", yscale="log", title="training loss")
+    right.set(xlabel="epoch", ylabel="MAE (people)", title="held-out tenth of the training images")
+    if mean_mae is not None:
+        right.axhline(mean_mae, color="grey", linestyle="--", label="always the mean count")
+    left.legend()
+    right.legend()
+    sns.despine(fig)
+    return fig
+
+
+def counts_scatter(evaluations: dict[str, Evaluation]) -> Figure:
+    """Predicted against annotated counts with the identity line, one panel a network."""
+    fig, axes = plt.subplots(
+        1,
+        len(evaluations),
+        figsize=(4 * len(evaluations), 4),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+    )
+    top = max(max(e.true.max(), e.predicted.max()) for e in evaluations.values()) * 1.15
+    for ax, (name, each), colour in zip(axes.flat, evaluations.items(), PALETTE, strict=False):
+        ax.plot([1, top], [1, top], color="grey", linewidth=1, label="exact")
+        ax.scatter(
+            each.true,
+            np.maximum(each.predicted, 1),
+            s=18,
+            alpha=0.7,
+            color=colour,
+            label="test image",
+        )
+        ax.set(
+            xscale="log",
+            yscale="log",
+            xlabel="annotated people",
+            aspect="equal",
+            title=f"{name}: MAE {each.mae:.1f}",
+        )
+    axes[0, 0].set_ylabel("predicted people (at least 1)")
+    axes[0, 0].legend()
+    sns.despine(fig)
+    return fig
