@@ -15,7 +15,7 @@ from hmode.models.prediction import Prediction
 CHOICES = {
     "density_reduction": REDUCTIONS,
     "attention_reduction": REDUCTIONS,
-    "relative_unit": ("people", "map"),
+    "relative_reduction": REDUCTIONS,
     "relative_form": relative.FORMS,
     "relative_mining": relative.MINING,
     "importance_form": gates.FORMS,
@@ -27,8 +27,14 @@ CHOICES = {
 class LossSettings:
     """Which terms, in which form, with which weight; a weight of zero leaves a term out.
 
-    `relative_unit` is the unit of the counts in REL: "people", or "map" for people times the
-    map's scale. `output_weights` "official" weighs experts 1, groups 2 and the final map 4.
+    L_Des grows with (people per pixel x scale)², REL with people x scale, so that their reductions
+    and the scale of the maps decide which of them rules. As printed (eq. 2 to 4: L_Des a mean over
+    pixels, REL a sum) REL is larger by orders of magnitude, and a map that is zero or flat
+    everywhere has no REL: training collapses. The default takes both as means over pixels, which
+    is the balance that the released code's sums of both have. Notebook 04 shows the four.
+
+    `relative_reduction` "mean" divides the hinges' sum by the number of pixels. `output_weights`
+    "official" weighs experts 1, groups 2 and the final map 4.
 
     Raises:
         InputError: a choice is unknown, or a weight is negative.
@@ -37,7 +43,7 @@ class LossSettings:
     density_weight: float = 1.0
     density_reduction: str = "mean"
     relative_weight: float = 1.0
-    relative_unit: str = "people"
+    relative_reduction: str = "mean"
     relative_form: str = "paper"
     relative_mining: str = "hard"
     cells: int = 8
@@ -62,10 +68,11 @@ class LossSettings:
 
 SETTINGS = {
     "paper": LossSettings(),
+    "printed": LossSettings(relative_reduction="sum"),
     "official": LossSettings(
         density_reduction="sum",
         attention_reduction="sum",
-        relative_unit="map",
+        relative_reduction="sum",
         relative_form="official",
         importance_form="official",
         output_weights="official",
@@ -98,7 +105,7 @@ def total_loss(
     Args:
         prediction: of a network, in training mode or not.
         target: density map `[B, 1, H, W]` in people per pixel, at the images' size.
-        settings: `LossSettings` or the name of one, "paper" or "official".
+        settings: `LossSettings` or the name of one, "paper", "printed" or "official".
         generator: for `relative_mining="random"`.
 
     Returns:
@@ -127,7 +134,8 @@ def total_loss(
             output_weights=weights,
             generator=generator,
         )
-        return loss / prediction.scale if settings.relative_unit == "people" else loss
+        pixels = target.shape[-2] * target.shape[-1]
+        return loss / pixels if settings.relative_reduction == "mean" else loss
 
     def attention():
         return attention_loss(
