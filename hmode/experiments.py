@@ -15,7 +15,7 @@ from hmode.data.registry import Selection
 from hmode.errors import InputError
 from hmode.metrics import Evaluation, mae, mse
 from hmode.models import MultiScaleNetwork, build_model
-from hmode.profiles import Profile, load_profile
+from hmode.profiles import Profile, Schedule, load_profile
 from hmode.runs import RunFolder
 from hmode.training import Training, evaluate, fit, load_run, resolve_device
 
@@ -29,12 +29,26 @@ class Experiment:
         model: arguments of `build_model`.
         loss: fields of `LossSettings` to replace.
         schedule: fields of `Schedule` to replace.
+        effort: share of the profile's epochs to train for.
+        watch_test: whether the test MAE is followed during training.
     """
 
     title: str
     model: dict
     loss: dict = field(default_factory=dict)
     schedule: dict = field(default_factory=dict)
+    effort: float = 1.0
+    watch_test: bool = True
+
+    def settings(self, profile: Profile) -> Schedule:
+        """The schedule of this experiment under a profile."""
+        usual = profile.schedule
+        epochs = max(1, round(self.effort * usual.epochs))
+        halve_after = tuple(round(after * epochs / usual.epochs) for after in usual.halve_after)
+        loss = replace(usual.loss, **self.loss)
+        return replace(
+            usual, **{"epochs": epochs, "halve_after": halve_after, "loss": loss, **self.schedule}
+        )
 
 
 NO_REL = {"relative_weight": 0.0}
@@ -48,12 +62,33 @@ EXPERIMENTS = {
 }
 
 
+def _trap(title: str, scale: float, density: str, relative: str) -> Experiment:
+    """Short trainings of HMoDE+REL that differ in the scale of L_Des and REL only."""
+    loss = {"density_reduction": density, "relative_reduction": relative}
+    return Experiment(
+        title,
+        {"model": "HMoDE", "density_scale": scale},
+        loss | {"attention_reduction": density},
+        {"validate_every": 1},
+        effort=0.25,
+        watch_test=False,
+    )
+
+
+EXPERIMENTS |= {
+    "trap/printed-1": _trap("as printed, scale 1", 1.0, "mean", "sum"),
+    "trap/printed-100": _trap("as printed, scale 100", 100.0, "mean", "sum"),
+    "trap/sums-100": _trap("both sums, scale 100", 100.0, "sum", "sum"),
+    "trap/means-100": _trap("both means, scale 100", 100.0, "mean", "mean"),
+}
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """A trained experiment.
 
     Attributes:
-        name: of the experiment.
+        name, seed: of the experiment.
         model: with its selected weights, in evaluation mode, on the CPU.
         training: history, best epoch, run folder.
         evaluation: of the selected weights on the test split.
@@ -61,11 +96,26 @@ class Result:
     """
 
     name: str
+    seed: int
     model: MultiScaleNetwork
     training: Training
     evaluation: Evaluation
     mean_mae: float
     mean_mse: float
+
+    @property
+    def row(self) -> dict:
+        """What a table says of this run; errors in people."""
+        return {
+            "mae": self.evaluation.mae,
+            "mse": self.evaluation.mse,
+            "mae_over_mean": self.relative_mae,
+            "mean_mae": self.mean_mae,
+            "epoch": self.training.best_epoch,
+            "best_on_test_mae": self.training.best_on_test,
+            "seconds": self.training.seconds,
+            "seed": self.seed,
+        }
 
     @property
     def relative_mae(self) -> float:
@@ -111,14 +161,10 @@ def run(
         raise InputError(f"seed is {seed!r}, expected a whole number of at least 0")
     settings = load_profile(profile, dataset)
     experiment = EXPERIMENTS[name]
-    schedule = replace(
-        settings.schedule,
-        **experiment.schedule,
-        loss=replace(settings.schedule.loss, **experiment.loss),
-    )
+    schedule = experiment.settings(settings)
     train, validation, test = splits(dataset, settings, data_root)
     model = initial_model(experiment, settings, seed)
-    run_dir = Path(runs) / profile / dataset / f"{name}-seed{seed}"
+    run_dir = Path(runs) / profile / dataset / f"{name.replace('/', '-')}-seed{seed}"
     training = fit(
         model,
         train,
@@ -127,7 +173,7 @@ def run(
         run_dir=run_dir,
         seed=seed,
         resume=not fresh,
-        test=test,
+        test=test if experiment.watch_test else None,
         device=device,
         progress=progress,
     )
@@ -135,7 +181,13 @@ def run(
     evaluation = _cached_evaluation(run_dir, model, test, device)
     mean = float(true_counts(train).mean())
     return Result(
-        name, model, training, evaluation, mae(evaluation.true, mean), mse(evaluation.true, mean)
+        name,
+        seed,
+        model,
+        training,
+        evaluation,
+        mae(evaluation.true, mean),
+        mse(evaluation.true, mean),
     )
 
 

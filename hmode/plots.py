@@ -32,7 +32,7 @@ def use_style() -> None:
         style="ticks",
         palette=PALETTE,
         rc={
-            "figure.dpi": 90,
+            "figure.dpi": 80,
             "figure.constrained_layout.use": True,
             "axes.titlesize": 11,
             "axes.labelsize": 10,
@@ -43,7 +43,7 @@ def use_style() -> None:
         },
     )
     if get_ipython() is not None:
-        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 85})
+        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 75})
 
 
 def show_image(ax: Axes, sample: CrowdImage, *, points: bool = False, title: str | None = None):

@@ -39,11 +39,13 @@ class Training:
         history: one row an epoch: epoch (from 1), learning_rate, the loss terms, val_mae, val_mse
             and, if a test set was given, test_mae, test_mse; None where an epoch has no value.
         best_epoch: the epoch of least val_mae, whose weights are kept.
+        seconds: spent training, validation not included.
     """
 
     run_dir: Path
     history: list[dict]
     best_epoch: int
+    seconds: float
 
     @property
     def best_on_test(self) -> float | None:
@@ -112,7 +114,8 @@ def fit(
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     model.cpu().load_state_dict(run.weights("best"))
     history = [_numbers(row) for row in run.table("history.csv")]
-    return Training(run.path, history, _best(history)["epoch"])
+    seconds = sum(float(row["seconds"]) for row in run.table("timing.csv"))
+    return Training(run.path, history, _best(history)["epoch"], seconds)
 
 
 class _Loop:
