@@ -10,6 +10,8 @@ with the rows of Gy and Gx each normalised to sum one inside the frame: the mass
 borders too, every point may have its own sigma, and it is differentiable and batched for free.
 """
 
+from numbers import Integral
+
 import numpy as np
 import torch
 from scipy.spatial import KDTree
@@ -19,6 +21,8 @@ from hmode.errors import InputError
 
 # Points that one matrix product takes at a time: bounds the memory of Gy and Gx.
 POINTS_PER_PRODUCT = 8192
+# Pixels; a narrower Gaussian lies on its pixel alone all the same, and its exponents overflow.
+NARROWEST = 1e-6
 
 
 def density_map(points, size, *, sigma=4.0, window=None) -> Tensor:
@@ -54,11 +58,12 @@ def density_map(points, size, *, sigma=4.0, window=None) -> Tensor:
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     points, sigma = points[inside], sigma[inside]
     density = points.new_zeros(height, width)
-    for start in range(0, len(points), POINTS_PER_PRODUCT):
-        some = slice(start, start + POINTS_PER_PRODUCT)
-        gx = _gaussians(points[some, 0], sigma[some], width, window)
-        gy = _gaussians(points[some, 1], sigma[some], height, window)
-        density = torch.addmm(density, gy.T, gx)
+    with torch.autocast(points.device.type, enabled=False):
+        for start in range(0, len(points), POINTS_PER_PRODUCT):
+            some = slice(start, start + POINTS_PER_PRODUCT)
+            gx = _gaussians(points[some, 0], sigma[some], width, window)
+            gy = _gaussians(points[some, 1], sigma[some], height, window)
+            density = torch.addmm(density, gy.T, gx)
     return density
 
 
@@ -127,7 +132,7 @@ def local_counts(density: Tensor, region: int) -> Tensor:
         InputError: region is not a positive integer that divides both sides.
     """
     height, width = density.shape[-2:]
-    if not isinstance(region, int) or region < 1 or height % region or width % region:
+    if not isinstance(region, Integral) or region < 1 or height % region or width % region:
         raise InputError(
             f"region is {region!r}, expected a positive integer that divides {height} and {width}"
         )
@@ -145,7 +150,7 @@ def _gaussians(centre: Tensor, sigma: Tensor, length: int, window: int | None) -
         centre = centre + (centre.floor() + 0.5 - centre).detach()
     pixel = torch.arange(length, device=centre.device, dtype=centre.dtype) + 0.5
     offset = pixel - centre[..., None]
-    exponent = -0.5 * (offset / sigma[..., None]) ** 2
+    exponent = -0.5 * (offset / sigma[..., None].clamp(min=NARROWEST)) ** 2
     if window is not None:
         exponent = exponent.masked_fill(offset.abs() > window / 2, -torch.inf)
     return exponent.softmax(dim=-1)
@@ -186,5 +191,5 @@ def _checked_sigma(sigma, points: Tensor) -> Tensor:
 
 
 def _check_window(window) -> None:
-    if window is not None and (not isinstance(window, int) or window < 1 or window % 2 == 0):
+    if window is not None and (not isinstance(window, Integral) or window < 1 or window % 2 == 0):
         raise InputError(f"window is {window!r}, expected None or an odd number of pixels")

@@ -85,14 +85,21 @@ def region_sums(maps: Tensor, target: Tensor, cells: int) -> Tensor:
     return s**2 * sums.flatten(-2)
 
 
-def _check(target, cells, regions, sublists, mining, form, generator) -> None:
-    height, width = target.shape[-2:]
-    if cells < 1 or height % cells or width % cells:
-        raise InputError(f"cells is {cells!r}, expected a positive divisor of {height} and {width}")
+def check_regions(cells: int, regions: int, sublists: int) -> None:
+    """Refuse numbers of regions and sub-lists that no image has."""
+    if not (isinstance(cells, int) and cells >= 1):
+        raise InputError(f"cells is {cells!r}, expected a whole number of at least 1")
     if not 1 <= regions <= cells**2:
         raise InputError(f"regions is {regions!r}, expected 1 to cells² = {cells**2}")
     if sublists < 1:
         raise InputError(f"sublists is {sublists!r}, expected at least 1")
+
+
+def _check(target, cells, regions, sublists, mining, form, generator) -> None:
+    check_regions(cells, regions, sublists)
+    height, width = target.shape[-2:]
+    if height % cells or width % cells:
+        raise InputError(f"cells is {cells!r}, expected a divisor of {height} and {width}")
     if mining not in MINING:
         raise InputError(f"mining is {mining!r}, expected one of {MINING}")
     if form not in FORMS:

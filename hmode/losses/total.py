@@ -64,6 +64,7 @@ class LossSettings:
                 raise InputError(f"{field.name} is {value!r}, expected one of {allowed}")
             if field.name.endswith("_weight") and not value >= 0:
                 raise InputError(f"{field.name} is {value!r}, expected a number of at least 0")
+        relative.check_regions(self.cells, self.regions, self.sublists)
 
 
 SETTINGS = {
@@ -155,7 +156,8 @@ def total_loss(
         terms |= {"attention": attention, "importance": importance}
     weight = {name: getattr(settings, f"{name}_weight") for name in terms}
     losses = {name: term() for name, term in terms.items() if weight[name] > 0}
-    losses["total"] = sum(weight[name] * loss for name, loss in losses.items())
+    nothing = torch.zeros((), device=target.device)
+    losses["total"] = sum((weight[name] * loss for name, loss in losses.items()), start=nothing)
     return losses
 
 

@@ -131,7 +131,9 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: not a readable weights file: {error}") from None
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
         state = state["model"]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise InputError(f"{path}: expected a state dict (names to tensors), bare or under 'model'")
     return {key.removeprefix("module."): value for key, value in state.items()}
 
@@ -231,7 +233,7 @@ def density_head(channels: int, width: float, scale: float) -> nn.Sequential:
     """Two 1 x 1 convolutions with ReLUs that start alive, at `INITIAL_DENSITY`."""
     head = conv_relu([channels, scaled(HEAD_CHANNELS, width), 1], [1, 1])
     last = head[-2]
-    nn.init.normal_(last.weight, std=0.01)
+    nn.init.normal_(last.weight, std=1e-4 * scale)
     nn.init.constant_(last.bias, INITIAL_DENSITY * scale)
     return head
 

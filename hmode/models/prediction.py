@@ -66,7 +66,7 @@ class Prediction:
             self._pixels(cells, side, maps)
             for cells, side in zip(maps.shape[-2:], self.size, strict=True)
         )
-        return torch.einsum("bchw,h,w->bc", maps, rows, columns) / self.scale
+        return (maps * rows[:, None] * columns).sum(dim=(-2, -1)) / self.scale
 
     def full_size(self, maps: Tensor | None = None) -> Tensor:
         """`[B, C, H, W]`, people per pixel: `maps` (default: `density`) at the images' size.
