@@ -1,9 +1,11 @@
 """Sizes and schedules: how large a network, how long a training, on how much data.
 
 `smoke` takes seconds and shows that everything runs; `quick` teaches on a laptop's CPU; `paper` is
-the paper's own setting (section IV-B.2).
+the paper's own setting (section IV-B.2), its encoder pretrained on ImageNet. The environment
+variable HMODE_WEIGHTS, "none" or the path of a vgg16_bn state dict, replaces those weights.
 """
 
+import os
 from dataclasses import dataclass, field, replace
 
 from hmode.errors import InputError
@@ -128,4 +130,5 @@ def _quick(dataset: str) -> Profile:
 def _paper(dataset: str) -> Profile:
     crop = 128 if dataset in ("sha", "synthetic") else 256
     schedule = Schedule(crop=crop, checkpoint_every=10)
-    return Profile("paper", 1.0, schedule)
+    weights = os.environ.get("HMODE_WEIGHTS", "imagenet")
+    return Profile("paper", 1.0, schedule, weights=None if weights == "none" else weights)

@@ -91,6 +91,7 @@ def fit(
     accelerator = make_accelerator(device, schedule.precision)
     settings = {
         "model": model.config,
+        "initial_weights": model.initial_weights,
         "schedule": asdict(schedule),
         "seed": seed,
         "train": describe(train),

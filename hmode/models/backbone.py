@@ -189,6 +189,7 @@ class MultiScaleNetwork(nn.Module):
             "width": width,
             "density_scale": density_scale,
         }
+        self.initial_weights = None if weights is None else str(weights)
         self.scale = float(density_scale)
         self.stride = ENCODER_STRIDE // 2 ** (experts - 1)
         self.encoder = Encoder(width, weights)
