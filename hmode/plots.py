@@ -32,7 +32,7 @@ def use_style() -> None:
         style="ticks",
         palette=PALETTE,
         rc={
-            "figure.dpi": 80,
+            "figure.dpi": 75,
             "figure.constrained_layout.use": True,
             "axes.titlesize": 11,
             "axes.labelsize": 10,
@@ -43,12 +43,13 @@ def use_style() -> None:
         },
     )
     if get_ipython() is not None:
-        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 75})
+        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 75, "optimize": True})
 
 
 def show_image(ax: Axes, sample: CrowdImage, *, points: bool = False, title: str | None = None):
     """A photograph, with its heads as dots if wanted."""
-    ax.imshow(sample.image.permute(1, 2, 0).numpy())
+    height, width = sample.size
+    ax.imshow(sample.image.permute(1, 2, 0).numpy(), extent=(0, width, height, 0))
     if points:
         ax.scatter(
             *sample.points.T.numpy(),
@@ -58,7 +59,8 @@ def show_image(ax: Axes, sample: CrowdImage, *, points: bool = False, title: str
             linewidth=0.4,
             label="head",
         )
-    ax.set(xticks=[], yticks=[], title=title or f"{sample.name}: {sample.count} people")
+    ax.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    ax.set_title(title or f"{sample.name}: {sample.count} people")
 
 
 def show_map(
