@@ -43,7 +43,9 @@ def use_style() -> None:
         },
     )
     if get_ipython() is not None:
-        set_matplotlib_formats("jpeg", pil_kwargs={"quality": 75, "optimize": True})
+        set_matplotlib_formats(
+            "jpeg", pil_kwargs={"quality": 75, "optimize": True, "progressive": True}
+        )
 
 
 def show_image(ax: Axes, sample: CrowdImage, *, points: bool = False, title: str | None = None):

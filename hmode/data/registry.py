@@ -60,6 +60,10 @@ class Selection(Sequence):
         """What this is, for a run's configuration."""
         return {**describe(self.dataset), "selected": self.indices}
 
+    def count_people(self, index: int) -> int:
+        """Annotated people in one image, without decoding it where the data set can."""
+        return count_people(self.dataset, self.indices[index])
+
 
 def hold_out(
     dataset: Sequence[CrowdImage], *, fraction: float = 0.1, seed: int = 0
@@ -86,10 +90,13 @@ def describe(dataset: Sequence[CrowdImage]) -> dict:
     return {"name": type(dataset).__name__, "images": len(dataset)}
 
 
+def count_people(dataset: Sequence[CrowdImage], index: int) -> int:
+    """Annotated people in one image, without decoding it where the data set can."""
+    if hasattr(dataset, "count_people"):
+        return dataset.count_people(index)
+    return dataset[index].count
+
+
 def true_counts(dataset: Sequence[CrowdImage]) -> np.ndarray:
     """`[n]`, annotated people in each image."""
-    if isinstance(dataset, Selection):
-        return true_counts(dataset.dataset)[dataset.indices]
-    if hasattr(dataset, "count_people"):
-        return np.array([dataset.count_people(i) for i in range(len(dataset))], dtype=float)
-    return np.array([sample.count for sample in dataset], dtype=float)
+    return np.array([count_people(dataset, i) for i in range(len(dataset))], dtype=float)
