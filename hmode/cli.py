@@ -6,7 +6,7 @@ import click
 import numpy as np
 
 from hmode import __version__
-from hmode.data import hold_out, open_dataset
+from hmode.data import open_dataset
 from hmode.errors import HmodeError, InputError
 from hmode.experiments import EXPERIMENTS, run
 from hmode.profiles import PROFILES
@@ -166,6 +166,7 @@ def reproduce(
 )
 def train(experiments, profile, dataset, data_root, device, seed, fresh, seeds, runs, table):
     """Train and test one or more EXPERIMENTS, going on where an interrupted training stopped."""
+    _prepare(table)
     rows = []
     for name in experiments:
         for each in range(seed, seed + seeds):
@@ -201,7 +202,7 @@ def train(experiments, profile, dataset, data_root, device, seed, fresh, seeds, 
     "--split",
     default="test",
     show_default=True,
-    help="Split of the data set, or 'held-out' for the tenth that training selects on.",
+    help="Split of the data set.",
 )
 @click.option(
     "--which",
@@ -229,14 +230,21 @@ def evaluate_run(run_dir, dataset, data_root, split, which, max_side, device, ta
     """Count the images of a data set with the trained network in the folder RUN."""
     model = load_run(run_dir, which).to(resolve_device(device))
     options = {} if max_side is None else {"max_side": max_side}
-    if split == "held-out":
-        images = hold_out(open_dataset(dataset, data_root, "train", **options))[1]
-    else:
-        images = open_dataset(dataset, data_root, split, **options)
+    images = open_dataset(dataset, data_root, split, **options)
+    _prepare(table)
     result = evaluate(model, images, progress=None)
     if table:
         write_csv(table, result.table)
     _print_errors(result)
+
+
+def _prepare(table: Path | None) -> None:
+    """Make the folder of a file to be written before the work is done."""
+    if table is not None:
+        try:
+            table.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{table}: cannot make its folder: {error}") from None
 
 
 def _print_errors(result):

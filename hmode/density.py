@@ -53,7 +53,7 @@ def density_map(points, size, *, sigma=4.0, window=None) -> Tensor:
     height, width = _checked_size(size)
     points = _checked_points(points)
     sigma = _checked_sigma(sigma, points)
-    _check_window(window)
+    check_window(window)
     x, y = points.unbind(1)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     points, sigma = points[inside], sigma[inside]
@@ -190,6 +190,7 @@ def _checked_sigma(sigma, points: Tensor) -> Tensor:
     return sigma.expand(len(points))
 
 
-def _check_window(window) -> None:
+def check_window(window) -> None:
+    """Refuse a window that is neither None nor an odd number of pixels."""
     if window is not None and (not isinstance(window, Integral) or window < 1 or window % 2 == 0):
         raise InputError(f"window is {window!r}, expected None or an odd number of pixels")

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 
 from hmode.data import CrowdImage, hold_out, open_dataset, true_counts
 from hmode.data.registry import Selection
@@ -219,8 +220,10 @@ def _cached_evaluation(run_dir: Path, model, test, device: str) -> Evaluation:
     """The test evaluation stored in a run folder, made and stored the first time."""
     run = RunFolder(run_dir)
     rows = run.table("test.csv")
+    PartialState().wait_for_everyone()  # all have looked before one writes
     if not rows:
         rows = evaluate(model.to(resolve_device(device)), test).table
         model.cpu()
-        run.save_table("test.csv", rows)
+        if PartialState().is_main_process:
+            run.save_table("test.csv", rows)
     return Evaluation.from_table(rows)

@@ -37,7 +37,7 @@ class RunFolder:
         if (self.path / "config.json").is_file():
             self._require_same(config)
             if not resume:
-                shutil.rmtree(self.path)
+                self._remove()
         elif self.path.is_dir() and any(not _is_partial(each) for each in self.path.iterdir()):
             raise InputError(f"{self.path}: not empty and not a run folder (no config.json)")
         self.path.mkdir(parents=True, exist_ok=True)
@@ -47,6 +47,13 @@ class RunFolder:
             self.path / "config.json",
             lambda path: path.write_text(json.dumps(config, indent=2) + "\n"),
         )
+
+    def _remove(self) -> None:
+        """Take the folder away under another name first: half of a run is no run."""
+        aside = self.path.with_name(self.path.name + ".partial")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(self.path, aside)
+        shutil.rmtree(aside)
 
     def config(self) -> dict:
         """The stored configuration.
@@ -59,9 +66,12 @@ class RunFolder:
         if not path.is_file():
             raise MissingFileError(f"{self.path}: no run there (config.json is missing)")
         try:
-            return json.loads(path.read_text())
+            config = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{path}: not readable JSON: {error}") from None
+        if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
+            raise InputError(f"{path}: not a run's configuration, it has no 'model'")
+        return config
 
     def _require_same(self, config: dict) -> None:
         there, here = _flatten(self.config()), _flatten(config)

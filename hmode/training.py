@@ -70,8 +70,8 @@ def fit(
     """Train a network; go on where an earlier call with the same arguments was interrupted.
 
     The weights kept as the best are those with the least MAE on `validation`; `test` is only
-    watched. Under `accelerate launch` with several processes, each takes its share of every
-    batch, batch norm statistics are shared, and the result is that of one process.
+    watched. Under `torchrun` or `accelerate launch` with several processes, each takes its share
+    of every batch, batch norm statistics are shared, and the result is that of one process.
 
     Args:
         model: is trained in place and left with the best weights, on the CPU.
@@ -113,6 +113,9 @@ def fit(
         )
         _Loop(accelerator, run, model, sampler, schedule, seed).train(validation, test, progress)
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    elif accelerator.is_main_process:
+        run.drop_checkpoints()  # killed between its last weights and this
+    accelerator.wait_for_everyone()
     model.cpu().load_state_dict(run.weights("best"))
     history = [_numbers(row) for row in run.table("history.csv")]
     seconds = sum(float(row["seconds"]) for row in run.table("timing.csv"))
@@ -155,6 +158,7 @@ class _Loop:
                 row |= self.validate("val", validation, due)
                 if test is not None:
                     row |= self.validate("test", test, due)
+                _require_finite(row, self.run.path)
                 history.append(row)
                 timing.append({"epoch": epoch + 1, "seconds": round(seconds, 3)})
                 bar.set_postfix(loss=f"{row['total']:.3g}", val_mae=_best(history)["val_mae"])
@@ -195,6 +199,8 @@ class _Loop:
             "learning_rate": schedule.rate(epoch),
             **dict(zip(sums, means.tolist(), strict=True)),
         }
+        weights = sum(p.detach().sum() for p in self.network.parameters()).item()
+        _require_finite(row | {"weights": weights}, self.run.path)
         _require_alive(row, highest.tolist(), self.run.path)
         return row
 
@@ -226,7 +232,7 @@ def evaluate(
 ) -> Evaluation:
     """Count every image of a data set, whole, on the device the model is on.
 
-    Under `accelerate launch` every process counts its share and all get the whole result.
+    Under `torchrun` or `accelerate launch` every process counts its share, and all get the whole.
 
     Args:
         model: is put into evaluation mode and back.
@@ -238,33 +244,43 @@ def evaluate(
     """
     if len(dataset) == 0:
         raise InputError("the data set to evaluate on is empty")
+    rank, world = process()
     was_training, device = model.training, next(model.parameters()).device
-    distributed = torch.distributed.is_initialized()
-    rank = torch.distributed.get_rank() if distributed else 0
-    world = torch.distributed.get_world_size() if distributed else 1
     model.eval()
     rows = []
-    with torch.inference_mode(), _bar(len(dataset), progress) as bar:
-        for i in range(rank, len(dataset), world):
-            sample = dataset[i]
-            prediction = model(normalise(sample.image.to(device))[None])
-            rows.append(
-                (
-                    i,
-                    sample.name,
-                    sample.count,
-                    _count_inside(sample),
-                    prediction.counts(prediction.maps)[0].cpu().numpy(),
-                )
-            )
-            bar.update()
-    model.train(was_training)
-    if distributed:
+    try:
+        with torch.inference_mode(), _bar(len(dataset), progress) as bar:
+            for i in range(rank, len(dataset), world):
+                rows.append((i, *_count(model, dataset[i], device)))
+                bar.update()
+    finally:
+        model.train(was_training)
+    if world > 1:
         rows = sorted(gather_object(rows), key=lambda row: row[0])
     _, names, true, inside, by_map = zip(*rows, strict=True)
     return Evaluation(
         list(names), np.array(true, float), np.array(inside, float), np.array(by_map, float)
     )
+
+
+def process() -> tuple[int, int]:
+    """This process's rank and the number of processes that train together."""
+    if torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def _count(model, sample: CrowdImage, device) -> tuple[str, int, int, np.ndarray]:
+    """One image's name, annotated people, those inside the frame, and each map's count."""
+    try:
+        prediction = model(normalise(sample.image.to(device))[None])
+    except InputError as error:
+        raise InputError(f"{sample.name}: {error}") from None
+    height, width = sample.size
+    x, y = sample.points.unbind(1)
+    inside = int(((x >= 0) & (x < width) & (y >= 0) & (y < height)).sum())
+    counts = prediction.counts(prediction.maps)[0].cpu().numpy()
+    return sample.name, sample.count, inside, counts
 
 
 def load_run(run_dir: str | Path, which: str = "best") -> MultiScaleNetwork:
@@ -304,19 +320,17 @@ def resolve_device(device: str) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _count_inside(sample: CrowdImage) -> int:
-    height, width = sample.size
-    x, y = sample.points.unbind(1)
-    return int(((x >= 0) & (x < width) & (y >= 0) & (y < height)).sum())
+def _require_finite(row: dict, run_dir: Path) -> None:
+    bad = [name for name, value in row.items() if value is not None and not math.isfinite(value)]
+    if bad:
+        raise TrainingError(
+            f"{run_dir}: {', '.join(bad)} not finite in epoch {row['epoch']}; lower the learning "
+            f"rate ({row['learning_rate']:g}) or use precision='no'. The last good checkpoint is "
+            "kept"
+        )
 
 
 def _require_alive(row: dict, highest: list[float], run_dir: Path) -> None:
-    bad = [name for name, value in row.items() if not math.isfinite(value)]
-    if bad:
-        raise TrainingError(
-            f"{run_dir}: {', '.join(bad)} is not a finite number in epoch {row['epoch']}; lower "
-            f"the learning rate ({row['learning_rate']:g}) or use precision='no'"
-        )
     dead = [c for c, value in enumerate(highest) if value <= 0]
     if dead:
         raise TrainingError(

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 
 import matplotlib.pyplot as plt
-from ipywidgets import interactive
+from ipywidgets import Dropdown, interactive
 from matplotlib.figure import Figure
 
 
@@ -25,18 +25,18 @@ def explore(draw: Callable[..., Figure], **controls) -> interactive | None:
         The widget (displayed by the cell it ends), or None when the picture was drawn.
     """
 
+    for name, control in controls.items():
+        if isinstance(control, list):
+            controls[name] = Dropdown(options=control, value=control[len(control) // 2])
+
     def show(**values) -> None:
         draw(**values)
         plt.show()
 
-    options = {name: control for name, control in controls.items() if isinstance(control, list)}
-    widget = interactive(show, **controls)
-    for child in widget.kwargs_widgets:
-        if child._kwarg in options:
-            child.value = options[child._kwarg][len(options[child._kwarg]) // 2]
     if not static():
-        return widget
-    show(**{child._kwarg: child.value for child in widget.kwargs_widgets})
+        return interactive(show, **controls)
+    middle = interactive(lambda **values: None, **controls).kwargs_widgets
+    show(**{child._kwarg: child.value for child in middle})
     return None
 
 

@@ -71,7 +71,7 @@ def hold_out(
     """Split a training set at random into the part to train on and the part to select on.
 
     Returns:
-        (train, validation), validation with at least one image and about `fraction` of them.
+        (train, validation), each with at least one image, validation with about `fraction` of them.
 
     Raises:
         InputError: there are fewer than two images, or fraction is not in (0, 1).
@@ -79,7 +79,7 @@ def hold_out(
     if len(dataset) < 2 or not 0 < fraction < 1:
         raise InputError(f"cannot hold out {fraction} of {len(dataset)} images")
     order = np.random.default_rng(seed).permutation(len(dataset))
-    held = max(1, round(fraction * len(dataset)))
+    held = min(max(1, round(fraction * len(dataset))), len(dataset) - 1)
     return Selection(dataset, sorted(order[held:])), Selection(dataset, sorted(order[:held]))
 
 

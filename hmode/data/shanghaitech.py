@@ -104,7 +104,10 @@ def read_points(path: Path) -> np.ndarray:
         raise InputError(f"{path}: not a readable .mat file: {error}") from None
     try:
         location = content["image_info"][0, 0][0, 0]["location"]
-        points = np.asarray(location, dtype=np.float32).reshape(-1, 2)
+        points = np.asarray(location, dtype=np.float32)
+        points = points.reshape(0, 2) if points.size == 0 else points
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise ValueError(points.shape)
     except (KeyError, IndexError, ValueError, TypeError):
         keys = sorted(key for key in content if not key.startswith("__"))
         raise InputError(

@@ -10,7 +10,6 @@ cross entropy, only need the cell means.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hmode.errors import InputError
@@ -88,8 +87,10 @@ def attention_loss(
     """
     foreground = (target > threshold).to(attention.dtype)
     share, _ = cell_moments(foreground, attention.shape[-2:])
-    with torch.autocast(attention.device.type, enabled=False):
-        entropy = F.binary_cross_entropy(attention.float(), share.float(), reduction="none")
+    # As torch's binary_cross_entropy, which however raises where the attention is NaN.
+    tiny = torch.finfo(torch.float32).tiny
+    log_a, log_rest = attention.clamp(min=tiny).log(), (1 - attention).clamp(min=tiny).log()
+    entropy = -(share * log_a + (1 - share) * log_rest)
     return over_maps(reduce_cells(entropy, target, reduction), None)
 
 

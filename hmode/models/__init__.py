@@ -15,7 +15,10 @@ def build_model(config: dict, **more) -> MultiScaleNetwork:
     name = config.pop("model", None)
     if name not in MODELS:
         raise InputError(f"model is {name!r}, expected one of {sorted(MODELS)}")
-    return MODELS[name](**config, **more)
+    try:
+        return MODELS[name](**config, **more)
+    except TypeError as error:
+        raise InputError(f"model {name!r} does not take these settings: {error}") from None
 
 
 __all__ = [

@@ -1,0 +1,210 @@
+"""The command line: what it offers, prints, writes and refuses."""
+
+import csv
+import re
+
+import pytest
+from click.testing import CliRunner
+from conftest import write_shanghaitech
+
+import hmode
+from hmode.cli import main
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, [str(each) for each in arguments])
+
+
+def refused(*arguments):
+    """The one line with which a call is refused."""
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert "Traceback" not in result.output
+    return result.output.strip()
+
+
+def one_line(*arguments):
+    output = refused(*arguments)
+    assert output.startswith("Error: ")
+    assert len(output.splitlines()) == 1
+    return output
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_sha):
+    """A smoke training from the command line on the tiny ShanghaiTech: output, run folder."""
+    runs = tmp_path_factory.mktemp("cli")
+    table = runs / "rows.csv"
+    result = call(
+        *("train", "hmode", "--profile", "smoke", "--dataset", "sha", "--data-root", tiny_sha),
+        *("--device", "cpu", "--seed", 3, "--runs", runs, "--csv", table),
+    )
+    assert result.exit_code == 0, result.output
+    return result.output, runs / "smoke" / "sha" / "hmode-seed3", table
+
+
+def numbers(text):
+    mae = float(re.search(r"MAE (\d+\.\d+)", text)[1])
+    mse = float(re.search(r"MSE \(root\) (\d+\.\d+)", text)[1])
+    return mae, mse
+
+
+class TestHelp:
+    def test_every_command_is_listed(self):
+        for flag in ("--help", "-h"):
+            result = call(flag)
+            assert result.exit_code == 0
+            for command in ("reproduce", "train", "evaluate"):
+                assert re.search(rf"^  {command} ", result.output, re.MULTILINE)
+
+    @pytest.mark.parametrize(
+        ("command", "options"),
+        [
+            (
+                "reproduce",
+                "--profile --dataset --data-root --device --seed --fresh --output --notebooks "
+                "--only --parameter --in-place",
+            ),
+            ("train", "--profile --dataset --data-root --device --seed --fresh --runs --csv"),
+            ("evaluate", "--dataset --data-root --split --which --max-side --device --csv"),
+        ],
+    )
+    def test_every_option_is_explained(self, command, options):
+        result = call(command, "--help")
+        assert result.exit_code == 0
+        for option in options.split():
+            line = re.search(rf"^ .*{option}\b.*(\n {{10,}}.*)*", result.output, re.MULTILINE)
+            assert line, option
+            assert re.search(r"  \w+ \w+", line[0]), f"{option} has no help"
+        assert "HMODE_DATA" in result.output
+
+    def test_version(self):
+        assert hmode.__version__ in call("--version").output
+
+
+class TestTrain:
+    def test_it_prints_the_errors_of_the_run(self, trained):
+        output, run_dir, _ = trained
+        assert numbers(output) == pytest.approx(errors_of(run_dir), abs=0.0051)
+
+    def test_it_writes_a_row_a_run(self, trained):
+        _, run_dir, table = trained
+        (row,) = csv.DictReader(table.open())
+        assert (row["experiment"], row["dataset"], row["seed"]) == ("hmode", "sha", "3")
+        mae, mse = errors_of(run_dir)
+        assert float(row["mae"]) == pytest.approx(mae)
+        assert float(row["mse"]) == pytest.approx(mse)
+
+    def test_again_it_only_loads(self, trained, tiny_sha, monkeypatch):
+        output, run_dir, _ = trained
+        monkeypatch.setattr(hmode.training._Loop, "run_epoch", None)
+        result = call(
+            *("train", "hmode", "--profile", "smoke", "--dataset", "sha", "--data-root", tiny_sha),
+            *("--device", "cpu", "--seed", 3, "--runs", run_dir.parents[2]),
+        )
+        assert result.exit_code == 0
+        assert numbers(result.output) == numbers(output)
+
+
+def errors_of(run_dir):
+    """MAE and MSE by hand from the stored table."""
+    rows = list(csv.DictReader((run_dir / "test.csv").open()))
+    differences = [float(row["predicted"]) - float(row["true"]) for row in rows]
+    n = len(differences)
+    return sum(map(abs, differences)) / n, (sum(d * d for d in differences) / n) ** 0.5
+
+
+class TestEvaluate:
+    def evaluate(self, run_dir, root, *more):
+        data = ("--dataset", "sha", "--data-root", root, "--max-side", 256, "--device", "cpu")
+        result = call("evaluate", run_dir, *data, *more)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    def test_it_finds_the_errors_of_the_training(self, trained, tiny_sha, tmp_path):
+        _, run_dir, _ = trained
+        output = self.evaluate(run_dir, tiny_sha, "--csv", tmp_path / "counts.csv")
+        assert numbers(output) == pytest.approx(errors_of(run_dir), abs=0.0051)
+        assert "3 images, 21 people" in output
+        rows = list(csv.DictReader((tmp_path / "counts.csv").open()))
+        assert [row["name"] for row in rows] == ["IMG_1", "IMG_2", "IMG_3"]
+        assert [row["true"] for row in rows] == ["6", "7", "8"]
+
+    def test_the_last_weights_and_the_training_split(self, trained, tiny_sha):
+        _, run_dir, _ = trained
+        output = self.evaluate(run_dir, tiny_sha, "--which", "last", "--split", "train")
+        train = hmode.open_dataset("sha", tiny_sha, max_side=256)
+        expected = hmode.evaluate(hmode.load_run(run_dir, "last"), train)
+        assert numbers(output) == pytest.approx((expected.mae, expected.mse), abs=0.0051)
+
+
+class TestRefusals:
+    def test_no_run_there(self, tmp_path):
+        message = one_line("evaluate", tmp_path / "nowhere")
+        assert str(tmp_path / "nowhere") in message
+        assert "config.json" in message
+
+    def test_no_data_there(self, trained, tmp_path):
+        message = one_line(
+            "evaluate", trained[1], "--dataset", "sha", "--data-root", tmp_path / "x"
+        )
+        assert str(tmp_path / "x") in message
+        message = one_line("train", "hmode", "--dataset", "sha", "--data-root", tmp_path / "x")
+        assert "HMODE_DATA" in message
+
+    def test_an_unknown_split(self, trained, tiny_sha):
+        message = one_line(
+            "evaluate", trained[1], "--dataset", "sha", "--data-root", tiny_sha, "--split", "dev"
+        )
+        assert "'dev'" in message
+        assert "test" in message
+
+    def test_an_unknown_data_set(self, trained):
+        assert "'qnrf' is unknown" in one_line("evaluate", trained[1], "--dataset", "qnrf")
+
+    def test_an_option_that_the_data_set_does_not_have(self, trained):
+        assert "max_side" in one_line("evaluate", trained[1], "--max-side", 64)
+
+    def test_a_table_that_cannot_be_written_is_refused_before_counting(self, trained, tiny_sha):
+        data = ("--dataset", "sha", "--data-root", tiny_sha)
+        file = trained[1] / "config.json"
+        refused("evaluate", trained[1], *data, "--csv", file / "t.csv")
+
+    def test_the_folder_of_a_table_is_made(self, trained, tiny_sha, tmp_path):
+        data = ("--dataset", "sha", "--data-root", tiny_sha, "--device", "cpu")
+        table = tmp_path / "new" / "folder" / "t.csv"
+        assert call("evaluate", trained[1], *data, "--csv", table).exit_code == 0
+        assert len(list(csv.DictReader(table.open()))) > 0
+
+    def test_another_configuration_in_the_same_place(self, trained, tiny_sha, tmp_path):
+        """Other data under the same names: the folder is named, and left alone."""
+        before = (trained[1] / "last.safetensors").read_bytes()
+        message = one_line(
+            *("train", "hmode", "--profile", "smoke", "--dataset", "sha", "--seed", 3),
+            *("--data-root", write_shanghaitech(tmp_path, train=6), "--device", "cpu"),
+            *("--runs", trained[1].parents[2]),
+        )
+        assert str(trained[1]) in message
+        assert "train.images is 4 there, 6 here" in message
+        assert (trained[1] / "last.safetensors").read_bytes() == before
+
+    @pytest.mark.parametrize(
+        ("arguments", "named"),
+        [
+            (("train", "hmod"), "hmod"),
+            (("train",), "hmode+rel"),
+            (("train", "hmode", "--profile", "tiny"), "tiny"),
+            (("train", "hmode", "--seed", "-1"), "-1"),
+            (("train", "hmode", "--device", "tpu"), "tpu"),
+            (("evaluate",), "RUN"),
+            (("evaluate", "x", "--which", "first"), "first"),
+            (("count",), "count"),
+        ],
+    )
+    def test_arguments_that_nobody_knows(self, arguments, named):
+        assert named in refused(*arguments)
+
+    def test_no_notebooks_there(self, tmp_path):
+        message = one_line("reproduce", "--notebooks", tmp_path / "none", "--output", tmp_path)
+        assert str(tmp_path / "none") in message

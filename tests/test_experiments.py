@@ -1,0 +1,201 @@
+"""Experiments by name: trained once, loaded ever after."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+
+import hmode
+from hmode import experiments, training
+from hmode.data import hold_out, open_dataset
+from hmode.errors import InputError
+from hmode.experiments import EXPERIMENTS, initial_model, splits
+from hmode.lab import Lab, project_folder
+from hmode.profiles import load_profile
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The smoke run of HMoDE+REL on synthetic crowds, and the folder of all runs."""
+    runs = tmp_path_factory.mktemp("runs")
+    result = hmode.run("hmode+rel", "synthetic", "smoke", device="cpu", runs=runs)
+    return result, runs
+
+
+def again(runs, **options):
+    return hmode.run("hmode+rel", "synthetic", "smoke", device="cpu", runs=runs, **options)
+
+
+def test_a_run_has_its_place(smoke):
+    result, runs = smoke
+    assert result.training.run_dir == runs / "smoke" / "synthetic" / "hmode+rel-seed0"
+    assert (result.training.run_dir / "last.safetensors").is_file()
+
+
+def test_the_result_is_that_of_the_selected_weights(smoke):
+    result, _ = smoke
+    test = open_dataset("synthetic", split="test", size=128, length=4)
+    expected = hmode.evaluate(hmode.load_run(result.training.run_dir), test)
+    assert result.evaluation.mae == pytest.approx(expected.mae, rel=1e-5)
+    assert result.evaluation.mse == pytest.approx(expected.mse, rel=1e-5)
+    assert result.evaluation.names == expected.names
+    row = result.training.history[result.training.best_epoch - 1]
+    assert result.evaluation.mae == pytest.approx(row["test_mae"], rel=1e-4)
+    assert not result.model.training
+    assert all(p.device.type == "cpu" for p in result.model.parameters())
+
+
+def test_the_mean_predictor_by_hand(smoke):
+    result, _ = smoke
+    train, _ = hold_out(open_dataset("synthetic", split="train", size=128, length=8))
+    mean = sum(sample.count for sample in train) / len(train)
+    true = [sample.count for sample in open_dataset("synthetic", split="test", size=128, length=4)]
+    absolute = [abs(count - mean) for count in true]
+    assert result.mean_mae == pytest.approx(sum(absolute) / 4)
+    assert result.mean_mse == pytest.approx((sum(d * d for d in absolute) / 4) ** 0.5)
+    assert result.relative_mae == pytest.approx(result.evaluation.mae / result.mean_mae)
+
+
+def test_the_second_call_loads(smoke, monkeypatch):
+    result, runs = smoke
+
+    def fail(*_, **__):
+        raise AssertionError("trained or evaluated again")
+
+    times = {path: path.stat().st_mtime_ns for path in result.training.run_dir.iterdir()}
+    monkeypatch.setattr(training._Loop, "run_epoch", fail)
+    monkeypatch.setattr(experiments, "evaluate", fail)
+    loaded = again(runs)
+    weights = [path for path in times if path.suffix in (".safetensors", ".csv")]
+    assert len(weights) == 5
+    assert all(path.stat().st_mtime_ns == times[path] for path in weights)
+    assert loaded.evaluation.table == result.evaluation.table
+    assert loaded.training.history == result.training.history
+    assert (loaded.mean_mae, loaded.mean_mse) == (result.mean_mae, result.mean_mse)
+
+
+def test_fresh_trains_again_to_the_same(smoke, tmp_path):
+    result, _ = smoke
+    first = again(tmp_path)
+    path = first.training.run_dir / "test.csv"
+    stored = path.read_text()
+    path.write_text(stored.replace("true", "TRUE"))  # would not be readable
+    fresh = again(tmp_path, fresh=True)
+    assert path.read_text() == stored
+    assert fresh.evaluation.table == result.evaluation.table
+
+
+def test_seeds_share_the_held_out_tenth_and_nothing_else():
+    profile = load_profile("smoke", "synthetic")
+    experiment = EXPERIMENTS["hmode"]
+    first, same, other = (initial_model(experiment, profile, seed) for seed in (0, 0, 1))
+    weights = [model.encoder.stages[0][0].weight for model in (first, same, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_network_s_initial_weights_leave_the_global_state_alone():
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    initial_model(EXPERIMENTS["baseline"], load_profile("smoke", "synthetic"), 0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_three_splits_share_no_image(tiny_sha):
+    for dataset, root in (("synthetic", None), ("sha", tiny_sha)):
+        train, validation, test = splits(dataset, load_profile("smoke", dataset), root)
+        images = [{s.image.numpy().tobytes() for s in part} for part in (train, validation, test)]
+        assert not images[0] & images[1]
+        assert not (images[0] | images[1]) & images[2]
+        assert [len(each) for each in images] == [len(train), len(validation), len(test)]
+
+
+def test_a_profile_s_limit_bounds_every_split(tiny_sha):
+    profile = load_profile("smoke", "sha")
+    assert profile.limit == 8
+    full = open_dataset("sha", tiny_sha)
+    assert len(experiments._first(full, 2)) == 2
+    assert len(experiments._first(full, None)) == len(experiments._first(full, 99)) == 4
+
+
+def test_the_experiments_differ_in_what_their_names_say():
+    assert EXPERIMENTS["baseline"].model["model"] == "Baseline"
+    for name, weight in (("baseline", 0.0), ("hmode", 0.0), ("hmode+rel", 1.0)):
+        loss = EXPERIMENTS[name].settings(load_profile("quick", "sha")).loss
+        assert loss.relative_weight == weight
+    assert {EXPERIMENTS[name].title for name in ("baseline", "hmode", "hmode+rel")} == {
+        "Baseline",
+        "HMoDE",
+        "HMoDE+REL",
+    }
+
+
+@pytest.mark.parametrize("name", sorted(EXPERIMENTS))
+@pytest.mark.parametrize("profile", ["smoke", "quick", "paper"])
+def test_every_experiment_is_a_valid_setting_under_every_profile(name, profile):
+    settings = load_profile(profile, "sha")
+    schedule = EXPERIMENTS[name].settings(settings)
+    assert 1 <= schedule.epochs <= settings.schedule.epochs
+    assert all(0 <= after <= schedule.epochs for after in schedule.halve_after)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "hmod"}, r"experiment is 'hmod', expected one of .*hmode\+rel"),
+        ({"dataset": "qnrf"}, "'qnrf' is unknown"),
+        ({"profile": "tiny"}, "profile is 'tiny'"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 1.5}, "seed is 1.5"),
+        ({"device": "tpu"}, "device is 'tpu'"),
+    ],
+)
+def test_what_is_unknown_is_named_before_anything_is_written(tmp_path, change, message):
+    arguments = {"name": "hmode", "profile": "smoke", "runs": tmp_path / "runs"} | change
+    with pytest.raises(InputError, match=message):
+        hmode.run(**arguments)
+    assert not (tmp_path / "runs").exists()
+
+
+class TestLab:
+    def test_it_hands_out_what_run_trained(self, smoke, tmp_path, monkeypatch):
+        result, runs = smoke
+        monkeypatch.setattr(training._Loop, "run_epoch", None)  # loading only
+        lab = Lab("smoke", device="cpu", output=runs.parent / "lab")
+        lab.output.mkdir(exist_ok=True)
+        if not (lab.output / "runs").exists():
+            (lab.output / "runs").symlink_to(runs)
+        loaded = lab.run("hmode+rel")
+        assert loaded.evaluation.table == result.evaluation.table
+        assert lab.run("hmode+rel") is loaded
+        assert [len(part) for part in (lab.train, lab.validation, lab.test)] == [7, 1, 4]
+        assert lab.test[0] is lab.test[0]
+
+    def test_the_environment_goes_before_the_parameters(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HMODE_PROFILE", "smoke")
+        monkeypatch.setenv("HMODE_OUTPUT", str(tmp_path))
+        lab = Lab("paper", output="elsewhere")
+        assert lab.profile.name == "smoke"
+        assert lab.figures == tmp_path / "figures" / "smoke" / "synthetic"
+
+    def test_figures_and_tables_have_their_place(self, tmp_path):
+        import matplotlib.pyplot as plt
+
+        lab = Lab("smoke", "sha", output=tmp_path)
+        figure = plt.figure()
+        path = lab.save(figure, "gates")
+        assert path == tmp_path / "figures" / "smoke" / "sha" / "gates.png"
+        first = path.read_bytes()
+        assert lab.save(figure, "gates").read_bytes() == first  # the same picture, the same bytes
+        plt.close(figure)
+        table = lab.save_table("results", [{"network": "HMoDE", "mae": np.float64(0.5)}])
+        assert next(csv.DictReader(table.open()))["network"] == "HMoDE"
+
+    def test_the_project_is_the_nearest_folder_with_notebooks(self, tmp_path, monkeypatch):
+        (tmp_path / "project" / "notebooks" / "deep").mkdir(parents=True)
+        for folder in ("project", "project/notebooks", "project/notebooks/deep"):
+            monkeypatch.chdir(tmp_path / folder)
+            assert project_folder() == tmp_path / "project"
+        monkeypatch.chdir(tmp_path)
+        assert project_folder() == tmp_path

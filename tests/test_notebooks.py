@@ -1,0 +1,133 @@
+"""The notebook series: runs under `smoke` as committed, and keeps its promises."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbconvert.preprocessors import TagRemovePreprocessor
+
+from hmode import notebooks
+from hmode.lab import project_folder
+
+FOLDER = project_folder() / "notebooks"
+PATHS = sorted(FOLDER.glob("[0-9][0-9]-*.ipynb"))
+PARAMETERS = {"profile", "dataset", "data_root", "device", "seed", "output"}
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def tags(cell):
+    return set(cell.metadata.get("tags", []))
+
+
+def test_the_series_is_there():
+    assert {path.name[:2] for path in PATHS} >= {"00", "01", "02", "03", "04", "06"}
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    """The whole series, run once through papermill; its trainings serve the tests after it."""
+    output = tmp_path_factory.mktemp("series")
+    reports = notebooks.reproduce(
+        profile="smoke", device="cpu", output=output, notebooks=FOLDER, say=lambda line: None
+    )
+    return output, reports
+
+
+@pytest.mark.slow
+def test_the_whole_series_runs_and_keeps_its_promises(series):
+    output, reports = series
+    assert [report.name for report in reports] == [path.stem for path in PATHS]
+    for report in reports:
+        assert report.figures, f"{report.name} promises no figure"
+    table = notebooks.summary("smoke", "synthetic", output)
+    for network in ("Baseline", "HMoDE", "HMoDE+REL", "mean count"):
+        assert network in table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_stored_outputs_that_do_not_depend_on_the_machine_are_right(path, series):
+    """nbval runs the notebook and compares the cells tagged nbval-check-output."""
+    command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "--nbval-current-env"]
+    command += ["-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=", str(path)]
+    settings = {"HMODE_PROFILE": "smoke", "HMODE_STATIC": "1", "HMODE_OUTPUT": str(series[0])}
+    done = subprocess.run(
+        command, env=os.environ | settings, capture_output=True, text=True, cwd=FOLDER, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_a_student_copy_without_solutions_is_whole(path):
+    """No name that other cells need is defined in a solution only."""
+    student, _ = TagRemovePreprocessor(enabled=True, remove_cell_tags=["solution"]).preprocess(
+        read(path), {}
+    )
+    assert len(code(student)) < len(code(read(path))), "no exercise has a solution"
+    source = "\n\n".join(cell.source for cell in code(student))
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--select", "F821", "-"]
+    done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def names_stored(cells):
+    return {
+        node.id
+        for cell in cells
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+class TestCommittedForm:
+    def test_has_one_parameters_cell_with_the_six_parameters(self, path):
+        cells = [cell for cell in code(read(path)) if "parameters" in tags(cell)]
+        assert len(cells) == 1
+        assert names_stored(cells) == PARAMETERS
+
+    def test_was_run_in_order_and_without_complaints(self, path):
+        cells = code(read(path))
+        assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+        for cell in cells:
+            for output in cell.outputs:
+                assert output.output_type != "error"
+                assert output.get("name") != "stderr", output
+
+    def test_carries_no_trace_of_a_machine(self, path):
+        text = path.read_text(encoding="utf-8")
+        without_pictures = re.sub(r'"image/\w+": "[^"]*"', "", text)
+        assert not re.search(r"(/home/|/root/|/tmp/|/Users/|[A-Z]:\\\\)", without_pictures)
+        metadata = json.loads(text)["metadata"]
+        assert metadata["kernelspec"]["name"] == "python3"
+        assert "widgets" not in metadata
+        assert "papermill" not in metadata
+
+    def test_is_small(self, path):
+        assert path.stat().st_size < 300_000
+
+    def test_shows_pictures(self, path):
+        outputs = [output for cell in code(read(path)) for output in cell.outputs]
+        assert any("image/jpeg" in output.get("data", {}) for output in outputs)
+
+    def test_says_what_is_learnt_asks_and_points_on(self, path):
+        text = "\n".join(cell.source for cell in read(path).cells)
+        for heading in ("**You will learn**", "## Exercises", "## What to read next"):
+            assert heading in text
+
+    def test_links_lead_somewhere(self, path):
+        text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+        for target in re.findall(r"\]\(([^)#\s]+\.ipynb)\)", text):
+            assert (FOLDER / target).is_file(), target
