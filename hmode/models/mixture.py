@@ -46,13 +46,13 @@ class HMoDE(MultiScaleNetwork):
     def __init__(
         self, experts=3, group_size=2, depth=2, width=1.0, weights=None, *, density_scale=100.0
     ):
+        super().__init__(experts=experts, width=width, weights=weights, density_scale=density_scale)
         if depth not in (2, 3):
             raise InputError(f"depth is {depth!r}, expected 2 or 3")
         if not 2 <= group_size < experts:
             raise InputError(
                 f"group_size is {group_size!r}, expected 2 to experts - 1 = {experts - 1}"
             )
-        super().__init__(experts=experts, width=width, weights=weights, density_scale=density_scale)
         self.config |= {"group_size": group_size, "depth": depth}
         channels = self.encoder.channels[-1]
         self.inner_gates = nn.ModuleList()
