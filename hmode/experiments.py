@@ -70,7 +70,7 @@ def _trap(title: str, scale: float, density: str, relative: str) -> Experiment:
         title,
         {"model": "HMoDE", "density_scale": scale},
         loss | {"attention_reduction": density},
-        {"validate_every": 1},
+        {"validate_every": 2},
         effort=0.25,
         watch_test=False,
     )

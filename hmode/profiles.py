@@ -126,7 +126,7 @@ def _quick(dataset: str) -> Profile:
     if dataset == "synthetic":
         return replace(profile, train={"length": 160}, test={"length": 60})
     # Whole test photographs cost more than an epoch of crops: watch them less often.
-    schedule = replace(schedule, epochs=40, halve_after=(24, 30, 34, 37), validate_every=10)
+    schedule = replace(schedule, epochs=30, halve_after=(18, 22, 25, 27), validate_every=10)
     return replace(profile, schedule=schedule, train={"max_side": 512}, test={"max_side": 512})
 
 
