@@ -5,6 +5,7 @@ needs its weights and the optimiser's moments to go on as if nothing had happene
 """
 
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -80,7 +81,7 @@ def fit(
         run_dir: folder of configuration, history and weights.
         seed: of batches, crops and flips.
         resume: False starts over.
-        device: "auto" or "cpu".
+        device: "auto", "cpu" or "cuda".
         progress: show a bar; None: where somebody watches.
 
     Raises:
@@ -352,7 +353,8 @@ def _numbers(row: dict[str, str]) -> dict:
 
 
 def _bar(total: int, progress: bool | None, accelerator: Accelerator | None = None) -> tqdm:
-    if progress is None:
-        progress = sys.stderr.isatty()
+    if progress is None:  # a terminal, or a notebook that is not run in a batch
+        live_notebook = "ipykernel" in sys.modules and not os.environ.get("HMODE_STATIC")
+        progress = sys.stderr.isatty() or live_notebook
     hidden = not progress or (accelerator is not None and not accelerator.is_main_process)
     return tqdm(total=total, disable=hidden)
