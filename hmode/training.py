@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from hmode.data import CropSampler, CrowdImage, describe, normalise
@@ -130,6 +130,7 @@ class _Loop:
         self.accelerator, self.run, self.sampler = accelerator, run, sampler
         self.schedule = schedule
         self.network = synchronise_batch_norm(model) if accelerator.num_processes > 1 else model
+        self.norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
         if accelerator.device.type in ("cpu", "cuda"):
             self.network = self.network.to(memory_format=torch.channels_last)
         optimiser = torch.optim.Adam(
@@ -169,6 +170,9 @@ class _Loop:
         """One pass over the training set; returns its history row."""
         schedule, device = self.schedule, self.accelerator.device
         self.model.train()
+        if schedule.freeze_norm_after is not None and epoch >= schedule.freeze_norm_after:
+            for norm in self.norms:
+                norm.eval()
         for group in self.optimiser.param_groups:
             group["lr"] = schedule.rate(epoch)
         stream = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
