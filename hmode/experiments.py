@@ -45,11 +45,15 @@ class Experiment:
         """The schedule of this experiment under a profile."""
         usual = profile.schedule
         epochs = max(1, round(self.effort * usual.epochs))
-        halve_after = tuple(round(after * epochs / usual.epochs) for after in usual.halve_after)
+        share = epochs / usual.epochs
+        frozen = usual.freeze_norm_after
+        shortened = {
+            "epochs": epochs,
+            "halve_after": tuple(round(after * share) for after in usual.halve_after),
+            "freeze_norm_after": None if frozen is None else round(frozen * share),
+        }
         loss = replace(usual.loss, **self.loss)
-        return replace(
-            usual, **{"epochs": epochs, "halve_after": halve_after, "loss": loss, **self.schedule}
-        )
+        return replace(usual, **(shortened | {"loss": loss} | self.schedule))
 
 
 NO_REL = {"relative_weight": 0.0}

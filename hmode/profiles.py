@@ -120,12 +120,12 @@ def _quick(dataset: str) -> Profile:
     # From scratch larger steps than the paper's are needed; with 1e-3 gating net 2 saturates within
     # the first epoch on a single group and stays there.
     schedule = Schedule(
-        epochs=24,
+        epochs=36,
         batch_size=8,
         crop=128,
         learning_rate=3e-4,
-        halve_after=(14, 17, 20, 22),
-        freeze_norm_after=12,
+        halve_after=(22, 27, 31, 34),
+        freeze_norm_after=14,
         validate_every=4,
     )
     profile = Profile("quick", 0.25, schedule)
@@ -133,7 +133,11 @@ def _quick(dataset: str) -> Profile:
         return replace(profile, train={"length": 160}, test={"length": 60})
     # Whole test photographs cost more than an epoch of crops: watch them less often.
     schedule = replace(
-        schedule, epochs=30, halve_after=(18, 22, 25, 27), freeze_norm_after=15, validate_every=10
+        schedule,
+        epochs=30,
+        halve_after=(18, 22, 25, 27),
+        freeze_norm_after=12,
+        validate_every=10,
     )
     return replace(profile, schedule=schedule, train={"max_side": 512}, test={"max_side": 512})
 

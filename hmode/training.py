@@ -162,7 +162,7 @@ class _Loop:
                     row |= self.validate("test", test, due)
                 _require_finite(row, self.run.path)
                 history.append(row)
-                timing.append({"epoch": epoch + 1, "seconds": round(seconds, 3)})
+                timing.append({"epoch": epoch + 1, "seconds": round(seconds, 3), **_peak_memory()})
                 bar.set_postfix(loss=f"{row['total']:.3g}", val_mae=_best(history)["val_mae"])
                 self.commit(epoch + 1, history, timing)
 
@@ -343,6 +343,13 @@ def _require_alive(row: dict, highest: list[float], run_dir: Path) -> None:
             f"everywhere in all of epoch {row['epoch']}. A map that ends in a ReLU cannot recover "
             "from that. Check the scale of the losses, or lower the learning rate"
         )
+
+
+def _peak_memory() -> dict:
+    """GiB that tensors have taken at most on the CUDA device, None without one."""
+    if not torch.cuda.is_available():
+        return {"peak_gib": None}
+    return {"peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 3)}
 
 
 def _best(history: list[dict]) -> dict:
