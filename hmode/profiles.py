@@ -63,6 +63,9 @@ class Schedule:
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)!r}, expected a positive number")
         check_window(self.window)
+        frozen = self.freeze_norm_after
+        if frozen is not None and (not isinstance(frozen, int) or frozen < 0):
+            raise InputError(f"freeze_norm_after is {frozen!r}, expected None or a whole number")
         if self.precision not in PRECISIONS:
             raise InputError(f"precision is {self.precision!r}, expected one of {PRECISIONS}")
 

@@ -176,6 +176,51 @@ class TestRun:
         assert not (tmp_path / "run").exists()
 
 
+class TestFrozenNorm:
+    """Batch norm keeps its statistics after `freeze_norm_after` epochs; the rest trains on."""
+
+    def statistics(self, run_dir, which="last"):
+        state = load_file(Path(run_dir) / f"{which}.safetensors")
+        return {name: value for name, value in state.items() if "running_" in name}, state
+
+    def test_statistics_stay_and_weights_move(self, tmp_path):
+        one = train(tmp_path / "one", replace(SCHEDULE, epochs=1)).run_dir
+        frozen = train(tmp_path / "frozen", replace(SCHEDULE, freeze_norm_after=1)).run_dir
+        before, weights_before = self.statistics(one)
+        after, weights_after = self.statistics(frozen)
+        assert before
+        for name, value in before.items():
+            torch.testing.assert_close(after[name], value, rtol=0, atol=0)
+        moved = [
+            name
+            for name, value in weights_before.items()
+            if name not in before and not torch.equal(value, weights_after[name])
+        ]
+        assert any("weight" in name for name in moved)
+
+    def test_without_it_they_move(self, tmp_path, finished):
+        one, _ = self.statistics(train(tmp_path / "one", replace(SCHEDULE, epochs=1)).run_dir)
+        whole, _ = self.statistics(finished.run_dir)
+        assert all(not torch.equal(one[name], whole[name]) for name in one)
+
+    def test_a_frozen_run_resumes_bit_for_bit(self, tmp_path, monkeypatch):
+        schedule = replace(SCHEDULE, freeze_norm_after=2)
+        expected = train(tmp_path / "whole", schedule).run_dir
+        run_epoch = training._Loop.run_epoch
+
+        def interrupted(loop, epoch, bar):
+            if epoch == 3:
+                raise KeyboardInterrupt
+            return run_epoch(loop, epoch, bar)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training._Loop, "run_epoch", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                train(tmp_path / "broken", schedule)
+        train(tmp_path / "broken", schedule)
+        assert_same(tmp_path / "broken", expected)
+
+
 class TestSelection:
     @pytest.fixture
     def scripted(self, monkeypatch):
