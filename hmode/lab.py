@@ -92,7 +92,7 @@ class Lab:
         """Write a matplotlib figure as `<name>.png` among the figures; returns its path."""
         self.figures.mkdir(parents=True, exist_ok=True)
         path = self.figures / f"{name}.png"
-        figure.savefig(path, dpi=150, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(path, dpi=100, bbox_inches="tight", metadata={"Software": None})
         return path
 
     def save_table(self, name: str, rows: list[dict]) -> Path:
