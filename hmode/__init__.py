@@ -4,7 +4,7 @@ A reproduction of Du, Shi, Deng and Zafeiriou, "Redesigning Multi-Scale Neural N
 Counting" (IEEE Transactions on Image Processing, 2023), to read, run and change.
 """
 
-from hmode.data import CrowdImage, hold_out, open_dataset
+from hmode.data import CrowdImage, hold_out, normalise, open_dataset
 from hmode.density import adaptive_sigma, density_map, local_counts
 from hmode.errors import HmodeError, InputError, MissingFileError, TrainingError
 from hmode.experiments import EXPERIMENTS, run
@@ -51,6 +51,7 @@ __all__ = [
     "local_counts",
     "mae",
     "mse",
+    "normalise",
     "open_dataset",
     "relative_count_loss",
     "run",
