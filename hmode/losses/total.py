@@ -67,6 +67,9 @@ class LossSettings:
         relative.check_regions(self.cells, self.regions, self.sublists)
 
 
+# "official" is how the authors' released code reduces and weighs its terms, with the hinge that it
+# defines (there REL is commented out of the training loop); its targets are cut to windows of 15 x
+# 15 pixels, which is `Schedule(window=15)`.
 SETTINGS = {
     "paper": LossSettings(),
     "printed": LossSettings(relative_reduction="sum"),
