@@ -88,19 +88,19 @@ class Lab:
             )
         return self._results[key]
 
-    def save(self, figure, name: str) -> Path:
-        """Write a matplotlib figure as `<name>.png` among the figures; returns its path."""
+    def save(self, figure, name: str) -> None:
+        """Write a matplotlib figure as `<name>.png` among the figures.
+
+        Returns nothing: a notebook would print the path, and paths are the machine's own.
+        """
         self.figures.mkdir(parents=True, exist_ok=True)
         path = self.figures / f"{name}.png"
         figure.savefig(path, dpi=100, bbox_inches="tight", metadata={"Software": None})
-        return path
 
-    def save_table(self, name: str, rows: list[dict]) -> Path:
-        """Write rows with the same keys as `<name>.csv` among the figures; returns its path."""
+    def save_table(self, name: str, rows: list[dict]) -> None:
+        """Write rows with the same keys as `<name>.csv` among the figures."""
         self.figures.mkdir(parents=True, exist_ok=True)
-        path = self.figures / f"{name}.csv"
-        write_csv(path, rows)
-        return path
+        write_csv(self.figures / f"{name}.csv", rows)
 
 
 class _Recent(Sequence):
