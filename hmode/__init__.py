@@ -7,6 +7,7 @@ Counting" (IEEE Transactions on Image Processing, 2023), to read, run and change
 from hmode.data import CrowdImage, hold_out, normalise, open_dataset
 from hmode.density import adaptive_sigma, density_map, local_counts
 from hmode.errors import HmodeError, InputError, MissingFileError, TrainingError
+from hmode.evaluation import evaluate, load_run
 from hmode.experiments import EXPERIMENTS, run
 from hmode.losses import (
     LossSettings,
@@ -19,7 +20,7 @@ from hmode.losses import (
 from hmode.metrics import Evaluation, mae, mse
 from hmode.models import Baseline, HMoDE, Prediction, load_official
 from hmode.profiles import Profile, Schedule, load_profile
-from hmode.training import evaluate, fit, load_run
+from hmode.training import fit
 
 __version__ = "0.1.0"
 

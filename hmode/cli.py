@@ -8,10 +8,10 @@ import numpy as np
 from hmode import __version__
 from hmode.data import open_dataset
 from hmode.errors import HmodeError, InputError
+from hmode.evaluation import evaluate, load_run, resolve_device
 from hmode.experiments import EXPERIMENTS, run
 from hmode.profiles import PROFILES
 from hmode.runs import write_csv
-from hmode.training import evaluate, load_run, resolve_device
 
 
 class _Commands(click.Group):

@@ -14,11 +14,12 @@ from accelerate import PartialState
 from hmode.data import CrowdImage, hold_out, open_dataset, true_counts
 from hmode.data.registry import Selection
 from hmode.errors import InputError
+from hmode.evaluation import evaluate, load_run, resolve_device
 from hmode.metrics import Evaluation, mae, mse
 from hmode.models import MultiScaleNetwork, build_model
 from hmode.profiles import Profile, Schedule, load_profile
 from hmode.runs import RunFolder
-from hmode.training import Training, evaluate, fit, load_run, resolve_device
+from hmode.training import Training, fit
 
 
 @dataclass(frozen=True)
