@@ -30,7 +30,7 @@ lint: .venv/installed
 	  sys.exit(sys.version_info < (3, 11) and f"hmode needs Python 3.11 or newer, $(PYTHON) is {v}; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[notebooks,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[notebooks,sweep,test]'
 	@touch $@
 
 clean:

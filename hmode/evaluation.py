@@ -13,12 +13,12 @@ from tqdm.auto import tqdm
 from hmode.data import CrowdImage, normalise
 from hmode.errors import InputError
 from hmode.metrics import Evaluation
-from hmode.models import MultiScaleNetwork, build_model
+from hmode.models import CountingNetwork, build_model
 from hmode.runs import RunFolder
 
 
 def evaluate(
-    model: MultiScaleNetwork, dataset: Sequence[CrowdImage], *, progress: bool | None = False
+    model: CountingNetwork, dataset: Sequence[CrowdImage], *, progress: bool | None = False
 ) -> Evaluation:
     """Count every image of a data set, whole, on the device the model is on.
 
@@ -73,7 +73,7 @@ def _count(model, sample: CrowdImage, device) -> tuple[str, int, int, np.ndarray
     return sample.name, sample.count, inside, counts
 
 
-def load_run(run_dir: str | Path, which: str = "best") -> MultiScaleNetwork:
+def load_run(run_dir: str | Path, which: str = "best") -> CountingNetwork:
     """The network of a run folder with its "best" or "last" weights, in evaluation mode.
 
     Raises:

@@ -16,7 +16,7 @@ from hmode.data.registry import Selection
 from hmode.errors import InputError
 from hmode.evaluation import evaluate, load_run, resolve_device
 from hmode.metrics import Evaluation, mae, mse
-from hmode.models import MultiScaleNetwork, build_model
+from hmode.models import CountingNetwork, build_model
 from hmode.profiles import Profile, Schedule, load_profile
 from hmode.runs import RunFolder
 from hmode.training import Training, fit
@@ -103,7 +103,7 @@ class Result:
 
     name: str
     seed: int
-    model: MultiScaleNetwork
+    model: CountingNetwork
     training: Training
     evaluation: Evaluation
     mean_mae: float
@@ -210,7 +210,7 @@ def splits(
     return train, validation, limited(open_dataset(dataset, data_root, "test", **profile.test))
 
 
-def initial_model(experiment: Experiment, profile: Profile, seed: int) -> MultiScaleNetwork:
+def initial_model(experiment: Experiment, profile: Profile, seed: int) -> CountingNetwork:
     """The experiment's network at a profile's width, its weights drawn from `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

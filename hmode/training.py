@@ -21,7 +21,7 @@ from hmode.density import batch_density_maps
 from hmode.errors import TrainingError
 from hmode.evaluation import evaluate, progress_bar, resolve_device
 from hmode.losses import total_loss
-from hmode.models import MultiScaleNetwork
+from hmode.models import CountingNetwork
 from hmode.models.batchnorm import synchronise_batch_norm
 from hmode.profiles import Schedule
 from hmode.runs import RunFolder
@@ -52,7 +52,7 @@ class Training:
 
 
 def fit(
-    model: MultiScaleNetwork,
+    model: CountingNetwork,
     train: Sequence[CrowdImage],
     validation: Sequence[CrowdImage],
     schedule: Schedule,

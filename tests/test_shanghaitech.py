@@ -8,7 +8,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from hmode.data import open_dataset
-from hmode.data.shanghaitech import ShanghaiTech, read_image, read_points
+from hmode.data.pictures import read_image
+from hmode.data.shanghaitech import ShanghaiTech, read_points
 from hmode.errors import InputError, MissingFileError
 
 POINTS = [[1.5, 2.25], [30.0, 4.0], [1.5, 2.25], [-3.0, 70.0]]

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from scipy.io import loadmat
 
+from hmode.data.pictures import read_image
 from hmode.data.sample import CrowdImage
 from hmode.errors import InputError, MissingFileError
 
@@ -77,19 +78,6 @@ class ShanghaiTech(Sequence):
             "images": len(self),
             "max_side": self.max_side,
         }
-
-
-def read_image(path: Path) -> Image.Image:
-    """A decoded RGB image.
-
-    Raises:
-        InputError: the file is not a readable image.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable image: {error}") from None
 
 
 def read_points(path: Path) -> np.ndarray:

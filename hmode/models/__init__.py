@@ -2,6 +2,7 @@
 
 from hmode.errors import InputError
 from hmode.models.backbone import MultiScaleNetwork
+from hmode.models.counter import CountingNetwork
 from hmode.models.mixture import Baseline, HMoDE
 from hmode.models.official import load_official
 from hmode.models.prediction import Prediction
@@ -9,7 +10,7 @@ from hmode.models.prediction import Prediction
 MODELS = {model.__name__: model for model in (Baseline, HMoDE)}
 
 
-def build_model(config: dict, **more) -> MultiScaleNetwork:
+def build_model(config: dict, **more) -> CountingNetwork:
     """The network that a `model.config` describes, newly initialised."""
     config = dict(config)
     name = config.pop("model", None)
@@ -24,6 +25,7 @@ def build_model(config: dict, **more) -> MultiScaleNetwork:
 __all__ = [
     "MODELS",
     "Baseline",
+    "CountingNetwork",
     "HMoDE",
     "MultiScaleNetwork",
     "Prediction",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_BN_Weights
 
 from hmode.errors import InputError, MissingFileError
-from hmode.models.prediction import Prediction
+from hmode.models.counter import CountingNetwork
 
 # Where torchvision's `vgg16_bn().features` is cut: each stage ends before the next max-pooling.
 STAGE_ENDS = (6, 13, 23, 33, 43)
@@ -25,7 +25,6 @@ STAGE_CHANNELS = (64, 128, 256, 512, 512)
 BLOCK_CHANNELS = ((1024, 512), (512, 256), (256, 128), (128, 64), (64, 32))
 HEAD_CHANNELS = 64
 ENCODER_STRIDE = 16
-MIN_SIDE = 32
 # What a new network predicts everywhere, people per pixel: 16 in a crop of 128 x 128. A head ends
 # in a ReLU, and one that starts below zero everywhere has no gradient to leave it with.
 INITIAL_DENSITY = 1e-3
@@ -161,7 +160,7 @@ class Decoder(nn.Module):
         return outputs
 
 
-class MultiScaleNetwork(nn.Module):
+class MultiScaleNetwork(CountingNetwork):
     """Encoder, decoder and K density experts: what the baseline and HMoDE have in common.
 
     Args:
@@ -177,21 +176,11 @@ class MultiScaleNetwork(nn.Module):
     """
 
     def __init__(self, *, experts: int, width: float, weights, density_scale: float):
-        super().__init__()
         if experts not in range(2, len(BLOCK_CHANNELS) + 1):
             raise InputError(f"experts is {experts!r}, expected 2 to {len(BLOCK_CHANNELS)}")
-        for name, value in (("width", width), ("density_scale", density_scale)):
-            if not value > 0:
-                raise InputError(f"{name} is {value!r}, expected a positive number")
-        self.config = {
-            "model": type(self).__name__,
-            "experts": experts,
-            "width": width,
-            "density_scale": density_scale,
-        }
-        self.initial_weights = None if weights is None else str(weights)
-        self.scale = float(density_scale)
-        self.stride = ENCODER_STRIDE // 2 ** (experts - 1)
+        stride = ENCODER_STRIDE // 2 ** (experts - 1)
+        super().__init__(width=width, weights=weights, density_scale=density_scale, stride=stride)
+        self.config["experts"] = experts
         self.encoder = Encoder(width, weights)
         self.decoder = Decoder(experts, self.encoder, width)
         self.heads = nn.ModuleList(  # E_1, the finest, first
@@ -207,28 +196,6 @@ class MultiScaleNetwork(nn.Module):
         experts = torch.cat([to_grid(expert, grid) for expert in maps], dim=1)
         return stages[-1], experts
 
-    def forward(self, images: Tensor) -> Prediction:
-        """Normalised images `[B, 3, H, W]`, sides ≥ 32 → `Prediction`.
-
-        Sides that are not multiples of 16 are padded with zeros (the mean colour) at the bottom
-        and right, and the maps are cropped back.
-        """
-        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < MIN_SIDE:
-            raise InputError(
-                f"images have shape {list(images.shape)}, expected [B, 3, H, W] with "
-                f"sides of at least {MIN_SIDE} pixels"
-            )
-        height, width = images.shape[-2:]
-        images = F.pad(images, (0, -width % ENCODER_STRIDE, 0, -height % ENCODER_STRIDE))
-        maps = self.predict_maps(images)
-        rows, columns = -(-height // self.stride), -(-width // self.stride)
-        cropped = {name: _crop(value, rows, columns) for name, value in maps.items()}
-        return Prediction(size=(height, width), stride=self.stride, scale=self.scale, **cropped)
-
-    def predict_maps(self, images: Tensor) -> dict[str, Tensor | tuple[Tensor, ...]]:
-        """The maps of a `Prediction` for images whose sides are multiples of 16."""
-        raise NotImplementedError(f"{type(self).__name__} defines no maps")
-
 
 def density_head(channels: int, width: float, scale: float) -> nn.Sequential:
     """Two 1 x 1 convolutions with ReLUs that start alive, at `INITIAL_DENSITY`."""
@@ -242,9 +209,3 @@ def density_head(channels: int, width: float, scale: float) -> nn.Sequential:
 def to_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     """Nearest-neighbour upsampling of `[B, C, ., .]` to `grid`, values unchanged."""
     return maps if maps.shape[-2:] == grid else F.interpolate(maps, size=grid, mode="nearest")
-
-
-def _crop(value, rows: int, columns: int):
-    if isinstance(value, tuple):
-        return tuple(_crop(each, rows, columns) for each in value)
-    return value[..., :rows, :columns]

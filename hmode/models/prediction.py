@@ -18,7 +18,8 @@ class Prediction:
 
     Attributes:
         density: float32 `[B, 1, h, w]`, the final map E_out.
-        experts: float32 `[B, K, h, w]`, E_1 (finest) to E_K (coarsest).
+        experts: float32 `[B, K, h, w]`, E_1 (finest) to E_K (coarsest); K = 0 for a network with
+            one output only.
         size: (H, W) of the images.
         stride: pixels per cell side, 4 for three experts.
         scale: what map values are multiplied by (`density_scale` of the model).
@@ -28,6 +29,8 @@ class Prediction:
             the N members of a group. `gate1` is the first.
         gate2: `[B, M, h, w]`, the weights of the last level, summing to one over its M inputs.
         attention: `[B, 1, h, w]` in (0, 1), the foreground map A.
+        local: `[B, 1, h, w]`, a local counting map from a branch of its own (Table IX, DB), in the
+            unit of the others, or None.
     """
 
     density: Tensor
@@ -39,6 +42,7 @@ class Prediction:
     gates: tuple[Tensor, ...] = field(default=(), repr=False)
     gate2: Tensor | None = None
     attention: Tensor | None = None
+    local: Tensor | None = None
 
     @property
     def groups(self) -> Tensor | None:

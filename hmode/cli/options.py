@@ -1,0 +1,67 @@
+"""Options that several commands share, and what they do before the work."""
+
+from pathlib import Path
+
+import click
+
+from hmode.errors import InputError
+from hmode.profiles import PROFILES
+
+
+def options(*chosen):
+    """Several options as one decorator."""
+
+    def add(command):
+        for option in reversed(chosen):
+            command = option(command)
+        return command
+
+    return add
+
+
+DATA = options(
+    click.option(
+        "--dataset", default="synthetic", show_default=True, help="Data set: synthetic, sha or shb."
+    ),
+    click.option(
+        "--data-root",
+        type=click.Path(path_type=Path),
+        envvar="HMODE_DATA",
+        show_envvar=True,
+        help="Folder that holds the real data sets.",
+    ),
+)
+SETTING = options(
+    click.option(
+        "--profile",
+        default="quick",
+        show_default=True,
+        type=click.Choice(PROFILES),
+        help="smoke: seconds; quick: a laptop's CPU; paper: the paper's setting.",
+    ),
+    DATA,
+    click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        help="Where to compute.",
+    ),
+    click.option(
+        "--seed",
+        default=0,
+        show_default=True,
+        type=click.IntRange(min=0),
+        help="Seed of initial weights, batches, crops and flips.",
+    ),
+    click.option("--fresh", is_flag=True, help="Train again even where a trained run is there."),
+)
+
+
+def prepare(table: Path | None) -> None:
+    """Make the folder of a file to be written before the work is done."""
+    if table is not None:
+        try:
+            table.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{table}: cannot make its folder: {error}") from None

@@ -1,0 +1,64 @@
+"""hmode train: experiments by name."""
+
+from pathlib import Path
+
+import click
+import numpy as np
+
+from hmode.cli.options import SETTING, prepare
+from hmode.experiments import EXPERIMENTS, run
+from hmode.runs import write_csv
+
+
+@click.command()
+@click.argument("experiments", nargs=-1, required=True, type=click.Choice(sorted(EXPERIMENTS)))
+@SETTING
+@click.option(
+    "--seeds",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="How many seeds to train with, counted up from --seed.",
+)
+@click.option(
+    "--runs",
+    default="runs",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of all runs.",
+)
+@click.option(
+    "--csv",
+    "table",
+    type=click.Path(path_type=Path),
+    help="Write one row a run to this file.",
+)
+def train(experiments, profile, dataset, data_root, device, seed, fresh, seeds, runs, table):
+    """Train and test one or more EXPERIMENTS, going on where an interrupted training stopped."""
+    prepare(table)
+    rows = []
+    for name in experiments:
+        for each in range(seed, seed + seeds):
+            result = run(
+                name,
+                dataset,
+                profile,
+                each,
+                data_root=data_root,
+                device=device,
+                runs=runs,
+                fresh=fresh,
+            )
+            rows.append({"experiment": name, "dataset": dataset, "profile": profile, **result.row})
+            click.echo(
+                f"{name}, seed {each}: MAE {result.evaluation.mae:.2f}, MSE (root) "
+                f"{result.evaluation.mse:.2f}; always the mean count: MAE {result.mean_mae:.2f}"
+            )
+        errors = np.array([row["mae"] for row in rows if row["experiment"] == name])
+        if seeds > 1:
+            click.echo(
+                f"{name}: MAE {errors.mean():.2f} ± {errors.std(ddof=1):.2f} (mean and standard "
+                f"deviation over {seeds} seeds)"
+            )
+    if table:
+        write_csv(table, rows)

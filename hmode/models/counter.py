@@ -1,0 +1,72 @@
+"""What every counting network has in common: padded images in, a `Prediction` out."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hmode.errors import InputError
+from hmode.models.prediction import Prediction
+
+MIN_SIDE = 32
+
+
+class CountingNetwork(nn.Module):
+    """A network that maps images to density maps on a coarse grid.
+
+    Subclasses say on which grid (`stride`, and `multiple`, what image sides are padded to) and
+    define `predict_maps`.
+
+    Attributes:
+        config: arguments of `build_model` that make this network again.
+        stride: pixels per cell side of the maps.
+        scale: what map values are multiplied by.
+        initial_weights: where the encoder's weights came from, None for random ones.
+
+    Raises:
+        InputError: width or density_scale is not positive.
+    """
+
+    multiple = 16
+
+    def __init__(self, *, width: float, weights, density_scale: float, stride: int):
+        super().__init__()
+        for name, value in (("width", width), ("density_scale", density_scale)):
+            if not value > 0:
+                raise InputError(f"{name} is {value!r}, expected a positive number")
+        self.config = {
+            "model": type(self).__name__,
+            "width": width,
+            "density_scale": density_scale,
+        }
+        self.initial_weights = None if weights is None else str(weights)
+        self.scale = float(density_scale)
+        self.stride = stride
+
+    def forward(self, images: Tensor) -> Prediction:
+        """Normalised images `[B, 3, H, W]`, sides ≥ 32 → `Prediction`.
+
+        Sides that are not multiples of `multiple` are padded with zeros (the mean colour) at the
+        bottom and right, and the maps are cropped back.
+        """
+        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < MIN_SIDE:
+            raise InputError(
+                f"images have shape {list(images.shape)}, expected [B, 3, H, W] with "
+                f"sides of at least {MIN_SIDE} pixels"
+            )
+        height, width = images.shape[-2:]
+        images = F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple))
+        maps = self.predict_maps(images)
+        rows, columns = -(-height // self.stride), -(-width // self.stride)
+        cropped = {name: _crop(value, rows, columns) for name, value in maps.items()}
+        return Prediction(size=(height, width), stride=self.stride, scale=self.scale, **cropped)
+
+    def predict_maps(self, images: Tensor) -> dict[str, Tensor | tuple[Tensor, ...] | None]:
+        """The maps of a `Prediction` for images whose sides are multiples of `multiple`."""
+        raise NotImplementedError(f"{type(self).__name__} defines no maps")
+
+
+def _crop(value, rows: int, columns: int):
+    if value is None:
+        return None
+    if isinstance(value, tuple):
+        return tuple(_crop(each, rows, columns) for each in value)
+    return value[..., :rows, :columns]
