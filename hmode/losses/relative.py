@@ -15,6 +15,7 @@ def relative_count_loss(
     pred: Tensor,
     target: Tensor,
     *,
+    judged: Tensor | None = None,
     cells: int = 8,
     regions: int = 9,
     sublists: int = 3,
@@ -34,6 +35,7 @@ def relative_count_loss(
     Args:
         pred: `[B, C, h, w]`, all supervised maps.
         target: `[B, 1, H, W]` in the unit of `pred`; H = s h and W = s w for a whole s.
+        judged: `[B, C or 1, h, w]`, the maps whose errors choose the hard regions; None: `pred`.
         cells: regions per side, w = 1/cells of the input; divides H and W.
         regions: S, at most cells².
         sublists: number of sub-lists; 1 compares neighbours in the ranking (Table XI).
@@ -52,15 +54,14 @@ def relative_count_loss(
         InputError: a setting is out of its range or the grids do not fit.
     """
     _check(target, cells, regions, sublists, mining, form, generator)
-    if pred.shape[-2] % cells or pred.shape[-1] % cells:
-        # Regions finer than the grid, or across its cells (Fig. 6's w = 1/64): use the pixels.
-        s = cell_side(target, pred.shape[-2:])
-        pred = pred.repeat_interleave(s, -2).repeat_interleave(s, -1)
+    pred = uncut(pred, target, cells)
+    judged = pred if judged is None else uncut(judged, target, cells)
     predicted = region_sums(pred, target, cells)  # [B, C, cells²]
     true = region_sums(target, target, cells).expand_as(predicted)
 
     if mining == "hard":
-        score = region_sums(squared_errors(pred.detach(), target), target, cells)
+        score = region_sums(squared_errors(judged.detach(), target), target, cells)
+        score = score.expand_as(predicted)
     else:
         score = torch.rand(predicted.shape, generator=generator, device=pred.device)
     chosen = score.topk(regions, dim=-1).indices  # [B, C, S]
@@ -85,6 +86,24 @@ def region_sums(maps: Tensor, target: Tensor, cells: int) -> Tensor:
     return s**2 * sums.flatten(-2)
 
 
+def uncut(maps: Tensor, target: Tensor, cells: int) -> Tensor:
+    """Maps on a grid whose cells no region's border cuts: their own, or else the pixels'.
+
+    Regions may be finer than the grid, or lie across its cells (Fig. 6's w = 1/64).
+    """
+    if maps.shape[-2] % cells == 0 and maps.shape[-1] % cells == 0:
+        return maps
+    s = cell_side(target, maps.shape[-2:])
+    return maps.repeat_interleave(s, -2).repeat_interleave(s, -1)
+
+
+def whole_regions(target: Tensor, cells: int) -> None:
+    """Refuse regions that would not all be of one size."""
+    height, width = target.shape[-2:]
+    if not (isinstance(cells, int) and cells >= 1) or height % cells or width % cells:
+        raise InputError(f"cells is {cells!r}, expected a divisor of {height} and {width}")
+
+
 def check_regions(cells: int, regions: int, sublists: int) -> None:
     """Refuse numbers of regions and sub-lists that no image has."""
     if not (isinstance(cells, int) and cells >= 1):
@@ -97,9 +116,7 @@ def check_regions(cells: int, regions: int, sublists: int) -> None:
 
 def _check(target, cells, regions, sublists, mining, form, generator) -> None:
     check_regions(cells, regions, sublists)
-    height, width = target.shape[-2:]
-    if height % cells or width % cells:
-        raise InputError(f"cells is {cells!r}, expected a divisor of {height} and {width}")
+    whole_regions(target, cells)
     if mining not in MINING:
         raise InputError(f"mining is {mining!r}, expected one of {MINING}")
     if form not in FORMS:

@@ -1,100 +1,19 @@
-"""The training loss (eq. 7): named terms, their settings, one sum."""
+"""The training loss (eq. 7): named terms and their weighted sum."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
 from hmode.errors import InputError
-from hmode.losses import gates, relative
-from hmode.losses.density import REDUCTIONS, attention_loss, density_loss
+from hmode.losses.density import attention_loss, cell_side, density_loss
 from hmode.losses.gates import importance_loss
+from hmode.losses.local import local_count_loss, nested_count_loss
+from hmode.losses.matching import count_loss, transport_loss, variation_loss
+from hmode.losses.ranking import ranking_loss
 from hmode.losses.relative import relative_count_loss
+from hmode.losses.settings import LossSettings, loss_settings
 from hmode.models.prediction import Prediction
-
-CHOICES = {
-    "density_reduction": REDUCTIONS,
-    "attention_reduction": REDUCTIONS,
-    "relative_reduction": REDUCTIONS,
-    "relative_form": relative.FORMS,
-    "relative_mining": relative.MINING,
-    "importance_form": gates.FORMS,
-    "output_weights": ("equal", "official"),
-}
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """Which terms, in which form, with which weight; a weight of zero leaves a term out.
-
-    L_Des grows with (people per pixel x scale)², REL with people x scale, so that their reductions
-    and the scale of the maps decide which of them rules. As printed (eq. 2 to 4: L_Des a mean over
-    pixels, REL a sum) REL is larger by orders of magnitude, and a map that is zero or flat
-    everywhere has no REL: training collapses. The default takes both as means over pixels, which
-    is the balance that the released code's sums of both have. Notebook 04 shows the four.
-
-    `relative_reduction` "mean" divides the hinges' sum by the number of pixels. `output_weights`
-    "official" weighs experts 1, groups 2 and the final map 4.
-
-    Raises:
-        InputError: a choice is unknown, or a weight is negative.
-    """
-
-    density_weight: float = 1.0
-    density_reduction: str = "mean"
-    relative_weight: float = 1.0
-    relative_reduction: str = "mean"
-    relative_form: str = "paper"
-    relative_mining: str = "hard"
-    cells: int = 8
-    regions: int = 9
-    sublists: int = 3
-    attention_weight: float = 1.0
-    attention_reduction: str = "mean"
-    attention_threshold: float = 1e-5
-    importance_weight: float = 1.0
-    importance_form: str = "paper"
-    output_weights: str = "equal"
-
-    def __post_init__(self):
-        for field in fields(self):
-            value = getattr(self, field.name)
-            allowed = CHOICES.get(field.name)
-            if allowed and value not in allowed:
-                raise InputError(f"{field.name} is {value!r}, expected one of {allowed}")
-            if field.name.endswith("_weight") and not value >= 0:
-                raise InputError(f"{field.name} is {value!r}, expected a number of at least 0")
-        relative.check_regions(self.cells, self.regions, self.sublists)
-
-
-# "official" is how the authors' released code reduces and weighs its terms, with the hinge that it
-# defines (there REL is commented out of the training loop); its targets are cut to windows of 15 x
-# 15 pixels, which is `Schedule(window=15)`.
-SETTINGS = {
-    "paper": LossSettings(),
-    "printed": LossSettings(relative_reduction="sum"),
-    "official": LossSettings(
-        density_reduction="sum",
-        attention_reduction="sum",
-        relative_reduction="sum",
-        relative_form="official",
-        importance_form="official",
-        output_weights="official",
-    ),
-}
-
-
-def loss_settings(settings: LossSettings | str) -> LossSettings:
-    """Settings by name, or as they are.
-
-    Raises:
-        InputError: there is no such name.
-    """
-    if isinstance(settings, LossSettings):
-        return settings
-    if settings not in SETTINGS:
-        raise InputError(f"loss settings {settings!r}, expected one of {sorted(SETTINGS)}")
-    return SETTINGS[settings]
 
 
 def total_loss(
@@ -102,66 +21,174 @@ def total_loss(
     target: Tensor,
     settings: LossSettings | str = "paper",
     *,
+    points: Tensor | None = None,
+    valid: Tensor | None = None,
     generator: Generator | None = None,
 ) -> dict[str, Tensor]:
     """L (eq. 7): L_Des + L_Rel on each of the C maps, L_Att and L_Eim where there are gates.
 
+    REL and the absolute local counts act on all maps, the other methods' terms on the final one.
+    A network with a branch of its own for local counts (`Prediction.local`; Table IX, DB) gets
+    REL on that branch's map instead. The paper does not say whose errors then choose the hard
+    regions: here the final density map's.
+
     Args:
         prediction: of a network, in training mode or not.
         target: density map `[B, 1, H, W]` in people per pixel, at the images' size.
-        settings: `LossSettings` or the name of one, "paper", "printed" or "official".
-        generator: for `relative_mining="random"`.
+        settings: `LossSettings` or the name of one, "paper", "printed", "official", "dmcount".
+        points: `[B, N, 2]`, the heads (x, y) in pixels, inside the image and padded; for the terms
+            transport, count and variation.
+        valid: bool `[B, N]`, False for padding.
+        generator: for `relative_mining` "random" and "matryoshka".
 
     Returns:
-        The terms that take part, unweighted, by name ("density", "relative", "attention",
-        "importance"), and "total", their weighted sum; scalars.
+        The terms that take part, unweighted, by name (those of `TERMS`), and "total", their
+        weighted sum; scalars.
+
+    Raises:
+        InputError: a term lacks the points or the generator that it needs, or the grids do not
+            fit.
     """
     settings = loss_settings(settings)
-    maps = prediction.maps
-    scaled = target * prediction.scale
-    weights = output_weights(prediction, settings.output_weights)
+    step = Step(prediction, target, settings, points, valid, generator)
+    weights = {name: getattr(settings, f"{name}_weight") for name in TERMS}
+    if prediction.attention is None:
+        weights["attention"] = 0.0
+    if not prediction.gates:
+        weights["importance"] = 0.0
+    losses = {name: term(step) for name, term in TERMS.items() if weights[name] > 0}
+    nothing = torch.zeros((), device=target.device)
+    losses["total"] = sum((weights[name] * loss for name, loss in losses.items()), start=nothing)
+    return losses
 
-    def density():
-        return density_loss(
-            maps, scaled, reduction=settings.density_reduction, output_weights=weights
+
+@dataclass(eq=False)
+class Step:
+    """What the terms are made from: the arguments of `total_loss`, and what several terms use."""
+
+    prediction: Prediction
+    target: Tensor
+    settings: LossSettings
+    points: Tensor | None
+    valid: Tensor | None
+    generator: Generator | None
+
+    @property
+    def scaled(self) -> Tensor:
+        """The target in the unit of the maps."""
+        return self.target * self.prediction.scale
+
+    @property
+    def output_weights(self) -> Tensor | None:
+        return output_weights(self.prediction, self.settings.output_weights)
+
+    @property
+    def people(self) -> Tensor:
+        """The final map as people per cell, `[B, 1, h, w]`."""
+        density = self.prediction.density
+        return density * cell_side(self.target, density.shape[-2:]) ** 2 / self.prediction.scale
+
+    @property
+    def heads(self) -> tuple[Tensor, Tensor]:
+        """The points and which of them are valid."""
+        if self.points is None or self.valid is None:
+            raise InputError(
+                "points or valid is None: transport_weight, count_weight and variation_weight "
+                "need the heads' points [B, N, 2] and valid [B, N]"
+            )
+        return self.points, self.valid
+
+
+def _density(step: Step) -> Tensor:
+    return density_loss(
+        step.prediction.maps,
+        step.scaled,
+        reduction=step.settings.density_reduction,
+        output_weights=step.output_weights,
+    )
+
+
+def _relative(step: Step) -> Tensor:
+    settings, local = step.settings, step.prediction.local
+    own_branch = local is not None
+    maps = local if own_branch else step.prediction.maps
+    weights = None if own_branch else step.output_weights
+    if settings.relative_mining == "matryoshka":
+        loss = nested_count_loss(
+            maps, step.scaled, output_weights=weights, generator=step.generator
         )
-
-    def relative():
+    else:
         loss = relative_count_loss(
             maps,
-            scaled,
+            step.scaled,
+            judged=step.prediction.density if own_branch else None,
             cells=settings.cells,
             regions=settings.regions,
             sublists=settings.sublists,
             mining=settings.relative_mining,
             form=settings.relative_form,
             output_weights=weights,
-            generator=generator,
+            generator=step.generator,
         )
-        pixels = target.shape[-2] * target.shape[-1]
-        return loss / pixels if settings.relative_reduction == "mean" else loss
+    pixels = step.target.shape[-2] * step.target.shape[-1]
+    return loss / pixels if settings.relative_reduction == "mean" else loss
 
-    def attention():
-        return attention_loss(
-            prediction.attention,
-            target,
-            reduction=settings.attention_reduction,
-            threshold=settings.attention_threshold,
-        )
 
-    def importance():
-        return sum(
-            importance_loss(gate, form=settings.importance_form) for gate in prediction.gates
-        )
+def _attention(step: Step) -> Tensor:
+    return attention_loss(
+        step.prediction.attention,
+        step.target,
+        reduction=step.settings.attention_reduction,
+        threshold=step.settings.attention_threshold,
+    )
 
-    terms = {"density": density, "relative": relative}
-    if prediction.gates:
-        terms |= {"attention": attention, "importance": importance}
-    weight = {name: getattr(settings, f"{name}_weight") for name in terms}
-    losses = {name: term() for name, term in terms.items() if weight[name] > 0}
-    nothing = torch.zeros((), device=target.device)
-    losses["total"] = sum((weight[name] * loss for name, loss in losses.items()), start=nothing)
-    return losses
+
+def _importance(step: Step) -> Tensor:
+    form = step.settings.importance_form
+    return sum(importance_loss(gate, form=form) for gate in step.prediction.gates)
+
+
+def _ranking(step: Step) -> Tensor:
+    return ranking_loss(
+        step.people.sum(dim=(1, 2, 3)),
+        step.target.sum(dim=(1, 2, 3)),
+        temperature=step.settings.ranking_temperature,
+    )
+
+
+def _local(step: Step) -> Tensor:
+    return local_count_loss(
+        step.prediction.maps,
+        step.scaled,
+        cells=step.settings.cells,
+        output_weights=step.output_weights,
+    )
+
+
+def _transport(step: Step) -> Tensor:
+    return transport_loss(step.people, *step.heads, stride=step.prediction.stride)
+
+
+def _count(step: Step) -> Tensor:
+    _, valid = step.heads
+    return count_loss(step.people, valid)
+
+
+def _variation(step: Step) -> Tensor:
+    return variation_loss(step.people, *step.heads, stride=step.prediction.stride)
+
+
+TERMS = {
+    "density": _density,  # L_Des
+    "relative": _relative,  # L_Rel, REL
+    "attention": _attention,  # L_Att
+    "importance": _importance,  # L_Eim
+    "ranking": _ranking,  # GRL
+    "local": _local,  # ALC
+    "transport": _transport,  # DM-Count's three
+    "count": _count,
+    "variation": _variation,
+}
 
 
 def output_weights(prediction: Prediction, choice: str) -> Tensor | None:
