@@ -1,56 +1,124 @@
 """Counting whole data sets with a trained network."""
 
+import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from hmode.data import CrowdImage, normalise
+from hmode.density import density_map
 from hmode.errors import InputError
-from hmode.metrics import Evaluation
-from hmode.models import CountingNetwork, build_model
+from hmode.metrics import FOREGROUND, Evaluation, ImageCount, game_errors, people_in
+from hmode.models import CountingNetwork, Prediction, build_model
 from hmode.runs import RunFolder
 
 
 def evaluate(
-    model: CountingNetwork, dataset: Sequence[CrowdImage], *, progress: bool | None = False
+    model: CountingNetwork,
+    dataset: Sequence[CrowdImage],
+    *,
+    sigma: float = 4.0,
+    window: int | None = None,
+    progress: bool | None = False,
 ) -> Evaluation:
-    """Count every image of a data set, whole, on the device the model is on.
+    """Count every image of a data set, whole, one at a time, on the device the model is on.
 
     Under `torchrun` or `accelerate launch` every process counts its share, and all get the whole.
 
     Args:
         model: is put into evaluation mode and back.
         dataset: at least one image, each with sides of at least 32 pixels.
+        sigma, window: of the target density maps that say what is foreground, see `density_map`.
         progress: show a bar; None: where somebody watches.
 
     Raises:
-        InputError: the data set is empty, or an image cannot be read or is too small.
+        InputError: the data set is empty, or an image cannot be read, is too small or does not fit
+            into the device's memory.
     """
     if len(dataset) == 0:
         raise InputError("the data set to evaluate on is empty")
     rank, world = process()
-    was_training, device = model.training, next(model.parameters()).device
+    was_training = model.training
     model.eval()
     rows = []
     try:
-        with torch.inference_mode(), progress_bar(len(dataset), progress) as bar:
+        with progress_bar(len(dataset), progress) as bar:
             for i in range(rank, len(dataset), world):
-                rows.append((i, *_count(model, dataset[i], device)))
+                rows.append((i, count_image(model, dataset[i], sigma=sigma, window=window)))
                 bar.update()
     finally:
         model.train(was_training)
     if world > 1:
         rows = sorted(gather_object(rows), key=lambda row: row[0])
-    _, names, true, inside, by_map = zip(*rows, strict=True)
-    return Evaluation(
-        list(names), np.array(true, float), np.array(inside, float), np.array(by_map, float)
+    return Evaluation.of([count for _, count in rows])
+
+
+@torch.inference_mode()
+def count_image(
+    model: CountingNetwork,
+    sample: CrowdImage,
+    *,
+    sigma: float = 4.0,
+    window: int | None = None,
+) -> ImageCount:
+    """Count one image with a network in evaluation mode, and compare with its annotation.
+
+    Every number is the sum of a map at full size over a region: all of the image or its mask, the
+    cells of GAME, the foreground (where the target density map is above `FOREGROUND`).
+
+    Raises:
+        InputError: the image is too small, or does not fit into the device's memory.
+    """
+    prediction = predict(model, sample)
+    everywhere = torch.ones(sample.size, dtype=torch.bool)
+    region = everywhere if sample.mask is None else sample.mask
+    on_device = region.to(prediction.density.device)
+    by_map = torch.stack(
+        [
+            (prediction.full_size(each)[0, 0] * on_device).sum()
+            for each in prediction.maps.split(1, dim=1)
+        ]
+    ).tolist()
+    if not getattr(sample, "annotated", True):
+        nothing = math.nan
+        return ImageCount(
+            sample.name, nothing, nothing, tuple(by_map), (nothing,) * 4, (nothing,) * 2
+        )
+    people = sample.points[people_in(region, sample.points)]
+    density = prediction.full_size()[0, 0] * on_device
+    target = density_map(people.to(density.device), sample.size, sigma=sigma, window=window)
+    foreground = target > FOREGROUND
+    return ImageCount(
+        sample.name,
+        sample.count if sample.mask is None else len(people),
+        len(people),
+        tuple(by_map),
+        tuple(game_errors(density, people).tolist()),
+        (int(people_in(foreground.cpu(), people).sum()), (density * foreground).sum().item()),
     )
+
+
+def predict(model: CountingNetwork, sample: CrowdImage) -> Prediction:
+    """The network's maps of one image, whose name is in every error.
+
+    Raises:
+        InputError: as `count_image`.
+    """
+    height, width = sample.size
+    try:
+        return model(normalise(sample.image.to(next(model.parameters()).device))[None])
+    except InputError as error:
+        raise InputError(f"{sample.name}: {error}") from None
+    except torch.OutOfMemoryError:
+        raise InputError(
+            f"{sample.name}: {height} x {width} pixels do not fit into the device's memory; "
+            "limit the images' longer side"
+        ) from None
 
 
 def process() -> tuple[int, int]:
@@ -58,19 +126,6 @@ def process() -> tuple[int, int]:
     if torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
-
-
-def _count(model, sample: CrowdImage, device) -> tuple[str, int, int, np.ndarray]:
-    """One image's name, annotated people, those inside the frame, and each map's count."""
-    try:
-        prediction = model(normalise(sample.image.to(device))[None])
-    except InputError as error:
-        raise InputError(f"{sample.name}: {error}") from None
-    height, width = sample.size
-    x, y = sample.points.unbind(1)
-    inside = int(((x >= 0) & (x < width) & (y >= 0) & (y < height)).sum())
-    counts = prediction.counts(prediction.maps)[0].cpu().numpy()
-    return sample.name, sample.count, inside, counts
 
 
 def load_run(run_dir: str | Path, which: str = "best") -> CountingNetwork:

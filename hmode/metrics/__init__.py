@@ -1,0 +1,23 @@
+"""Counting errors: of one image, over a test set, by region and by density level.
+
+The same errors as torchmetrics metrics, which aggregate over processes, are in
+`hmode.metrics.aggregate`; importing that takes seconds and loads matplotlib, hence not here.
+"""
+
+from hmode.metrics.counts import mae, mse, nae
+from hmode.metrics.evaluation import LEVELS, Evaluation, ImageCount
+from hmode.metrics.regions import FOREGROUND, cell_people, cell_sums, game_errors, people_in
+
+__all__ = [
+    "FOREGROUND",
+    "LEVELS",
+    "Evaluation",
+    "ImageCount",
+    "cell_people",
+    "cell_sums",
+    "game_errors",
+    "mae",
+    "mse",
+    "nae",
+    "people_in",
+]

@@ -1,0 +1,256 @@
+"""What was counted in each image of a test set, and the errors over all of them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+
+from hmode.errors import InputError
+from hmode.metrics.counts import mae, mse, nae
+from hmode.metrics.regions import GAME_LEVELS
+
+# The largest counts of JHU-CROWD++'s low and medium density levels (0-50, 51-500, 501+).
+LEVELS = (50, 500)
+GAME_COLUMNS = tuple(f"game{level}" for level in range(GAME_LEVELS))
+FOREGROUND_COLUMNS = ("foreground_true", "foreground")
+
+
+@dataclass(frozen=True)
+class ImageCount:
+    """What was counted in one image, in people; see `Evaluation` for its fields.
+
+    `true`, `inside`, `game` and `foreground` are not a number where the image has no annotation.
+    """
+
+    name: str
+    true: float
+    inside: float
+    by_map: tuple[float, ...]
+    game: tuple[float, ...]
+    foreground: tuple[float, float]
+
+    @property
+    def predicted(self) -> float:
+        """The final map's count."""
+        return self.by_map[-1]
+
+    @property
+    def error(self) -> float:
+        """Predicted minus true count."""
+        return self.predicted - self.true
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Counts of every image of a test set, in people.
+
+    Images without annotation are predicted, and take part in no error; their `true`, `inside`,
+    `game` and `foreground` are not a number. Where an image has a mask (TRANCOS), all numbers are
+    of what lies in it.
+
+    Attributes:
+        names: of the images.
+        true: `[n]`, annotated people, those outside the frame included (but for a mask).
+        inside: `[n]`, annotated people inside the frame, the sum of the density map.
+        by_map: `[n, C]`, the count of each of `Prediction.maps`: experts, groups, final.
+        game: `[n, 4]`, each image's GAME(0) to GAME(3) of the final map, see `game_errors`; None
+            in tables of before it was kept.
+        foreground: `[n, 2]`, annotated people in the foreground A^g of the image and the final
+            map's count there (section IV-E); None as `game`.
+    """
+
+    names: list[str]
+    true: np.ndarray
+    inside: np.ndarray
+    by_map: np.ndarray
+    game: np.ndarray | None = None
+    foreground: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, counts: Sequence[ImageCount]) -> "Evaluation":
+        """The evaluation of at least one image."""
+        columns = ("true", "inside", "by_map", "game", "foreground")
+        return cls(
+            [each.name for each in counts],
+            *(np.array([getattr(each, name) for each in counts], float) for name in columns),
+        )
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """`[n]`, the final map's counts."""
+        return self.by_map[:, -1]
+
+    @property
+    def annotated(self) -> np.ndarray:
+        """`[n]`, bool: the images that errors are of."""
+        return ~np.isnan(self.true)
+
+    @property
+    def mae(self) -> float:
+        """Mean absolute error against the annotated counts."""
+        return self._error(mae)
+
+    @property
+    def mse(self) -> float:
+        """Root of the mean squared error against the annotated counts."""
+        return self._error(mse)
+
+    @property
+    def nae(self) -> float:
+        """Mean of |error| / annotated count over the images with people."""
+        return self._error(nae)
+
+    @property
+    def mean_game(self) -> np.ndarray:
+        """`[4]`, GAME(0) to GAME(3), the mean over the images."""
+        return self._kept("game")[self.annotated].mean(axis=0)
+
+    @property
+    def foreground_mae(self) -> float:
+        """Mean absolute error of the counts inside the foreground (section IV-E)."""
+        return mae(*self._kept("foreground")[self.annotated].T)
+
+    @property
+    def foreground_mse(self) -> float:
+        """Root of the mean squared error of the counts inside the foreground (section IV-E)."""
+        return mse(*self._kept("foreground")[self.annotated].T)
+
+    def _error(self, metric) -> float:
+        return metric(self.true[self.annotated], self.predicted[self.annotated])
+
+    def _kept(self, name: str) -> np.ndarray:
+        values = getattr(self, name)
+        if values is None:
+            raise InputError(f"this evaluation was stored without '{name}'; evaluate again")
+        return values
+
+    def levels(self, edges: Sequence[int] = LEVELS) -> dict[str, np.ndarray]:
+        """The annotated images of each density level: {"all": ..., "0-50": ..., ..., "501+": ...}.
+
+        Args:
+            edges: the largest true count of each level but the last, rising.
+
+        Returns:
+            bool `[n]` each.
+
+        Raises:
+            InputError: edges are no rising whole numbers of at least 0.
+        """
+        edges = [*edges]
+        whole = all(isinstance(edge, Integral) and edge >= 0 for edge in edges)
+        if not whole or sorted(set(edges)) != edges:
+            raise InputError(f"edges are {edges}, expected rising whole numbers of at least 0")
+        level = np.searchsorted(edges, self.true, side="left")
+        lows = [0, *(edge + 1 for edge in edges)]
+        names = [f"{low}-{high}" for low, high in zip(lows, edges, strict=False)]
+        found = {"all": self.annotated}
+        if edges:
+            for i, name in enumerate([*names, f"{lows[-1]}+"]):
+                found[name] = self.annotated & (level == i)
+        return found
+
+    def by_level(self, edges: Sequence[int] = LEVELS) -> list[dict]:
+        """Errors over all images, then by density level: level, images, mae, mse, nae.
+
+        Errors are None for a level without images. Levels as in `levels`; JHU-CROWD++ calls its
+        three low, medium and high.
+        """
+        return [
+            {"level": name, "images": int(some.sum())}
+            | {
+                metric.__name__: metric(self.true[some], self.predicted[some])
+                if some.any()
+                else None
+                for metric in (mae, mse, nae)
+            }
+            for name, some in self.levels(edges).items()
+        ]
+
+    def by_map_errors(self, edges: Sequence[int] = LEVELS) -> list[dict]:
+        """Errors of each map by density level (Table XII): level, images, map, mae, mse.
+
+        Maps are numbered as in `by_map`; errors are None for a level without images.
+        """
+        return [
+            {
+                "level": name,
+                "images": int(some.sum()),
+                "map": c,
+                "mae": mae(self.true[some], counts[some]) if some.any() else None,
+                "mse": mse(self.true[some], counts[some]) if some.any() else None,
+            }
+            for name, some in self.levels(edges).items()
+            for c, counts in enumerate(self.by_map.T)
+        ]
+
+    @property
+    def table(self) -> list[dict]:
+        """One row an image: name, true, inside, predicted, error, GAME, foreground, each map.
+
+        None where an image has no annotation.
+        """
+        rows = []
+        for i, (name, true, inside, counts) in enumerate(
+            zip(self.names, self.true, self.inside, self.by_map, strict=True)
+        ):
+            row = {
+                "name": name,
+                "true": _whole(true),
+                "inside": _whole(inside),
+                "predicted": float(counts[-1]),
+                "error": _number(counts[-1] - true),
+            }
+            if self.game is not None:
+                row |= zip(GAME_COLUMNS, map(_number, self.game[i]), strict=True)
+            if self.foreground is not None:
+                values = _whole(self.foreground[i, 0]), _number(self.foreground[i, 1])
+                row |= zip(FOREGROUND_COLUMNS, values, strict=True)
+            rows.append(row | {f"map{c}": float(count) for c, count in enumerate(counts)})
+        return rows
+
+    @classmethod
+    def from_table(cls, rows: list[dict]) -> "Evaluation":
+        """The evaluation that `table` describes; values may be text.
+
+        Raises:
+            InputError: there is no row, a column is missing or a value is no number.
+        """
+        if not rows:
+            raise InputError("the table of an evaluation has no rows")
+
+        def column(*names: str) -> np.ndarray:
+            missing = [name for name in names if name not in rows[0]]
+            if missing or not names:
+                raise InputError(
+                    f"not the table of an evaluation: column {missing[0] if missing else 'map0'} "
+                    f"is missing, found {list(rows[0])}"
+                )
+            return np.array([[_read(row, name) for name in names] for row in rows])
+
+        maps = [name for name in rows[0] if name.startswith("map")]
+        return cls(
+            [row["name"] for row in rows],
+            column("true")[:, 0],
+            column("inside")[:, 0],
+            column(*maps),
+            column(*GAME_COLUMNS) if "game0" in rows[0] else None,
+            column(*FOREGROUND_COLUMNS) if "foreground" in rows[0] else None,
+        )
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _whole(value: float) -> int | None:
+    return None if math.isnan(value) else int(value)
+
+
+def _read(row: dict, name: str) -> float:
+    value = row[name]
+    try:
+        return math.nan if value in ("", None) else float(value)
+    except ValueError:
+        raise InputError(f"{row['name']}: {name} is {value!r}, expected a number") from None
