@@ -127,9 +127,9 @@ def test_equal_experts_make_equal_groups_and_the_same_density(
     model = uneven(narrow(HMoDE, experts, group_size, depth))
     compute = model.expert_maps
 
-    def equal(x):
-        features, maps = compute(x)
-        return features, maps[:, :1].expand_as(maps)
+    def equal(blocks):
+        maps = compute(blocks)
+        return maps[:, :1].expand_as(maps)
 
     monkeypatch.setattr(model, "expert_maps", equal)
     prediction = model(images(2, 3, 32, 32))
@@ -380,8 +380,8 @@ def test_outputs_are_float32_under_autocast(model):
         (HMoDE, {"experts": 2}, ["group_size", "2"]),
         (HMoDE, {"group_size": 1}, ["group_size", "1", "2 to experts - 1 = 2"]),
         (HMoDE, {"group_size": 3}, ["group_size", "3", "2 to experts - 1 = 2"]),
-        (HMoDE, {"depth": 1}, ["depth", "1", "2 or 3"]),
-        (HMoDE, {"depth": 4}, ["depth", "4", "2 or 3"]),
+        (HMoDE, {"depth": 0}, ["depth", "0", "(1, 2, 3)"]),
+        (HMoDE, {"depth": 4}, ["depth", "4", "(1, 2, 3)"]),
         (HMoDE, {"width": 0.0}, ["width", "0.0", "positive"]),
         (Baseline, {"width": -1.0}, ["width", "-1.0", "positive"]),
         (HMoDE, {"density_scale": 0.0}, ["density_scale", "0.0", "positive"]),

@@ -1,13 +1,13 @@
 """Counting networks."""
 
 from hmode.errors import InputError
-from hmode.models.backbone import MultiScaleNetwork
+from hmode.models.backbone import EncoderDecoder, MultiScaleNetwork
 from hmode.models.counter import CountingNetwork
-from hmode.models.mixture import Baseline, HMoDE
+from hmode.models.mixture import Baseline, Concat, HMoDE
 from hmode.models.official import load_official
 from hmode.models.prediction import Prediction
 
-MODELS = {model.__name__: model for model in (Baseline, HMoDE)}
+MODELS = {model.__name__: model for model in (Baseline, Concat, HMoDE)}
 
 
 def build_model(config: dict, **more) -> CountingNetwork:
@@ -25,7 +25,9 @@ def build_model(config: dict, **more) -> CountingNetwork:
 __all__ = [
     "MODELS",
     "Baseline",
+    "Concat",
     "CountingNetwork",
+    "EncoderDecoder",
     "HMoDE",
     "MultiScaleNetwork",
     "Prediction",

@@ -154,17 +154,16 @@ class Decoder(nn.Module):
         x = self.blocks[0](stages[-1])
         outputs = [x]
         for block, skip in zip(self.blocks[1:], stages[-2::-1], strict=False):
-            x = F.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=True)
-            x = block(torch.cat([skip, x], dim=1))
+            x = block(torch.cat([skip, resize(x, skip.shape[-2:])], dim=1))
             outputs.append(x)
         return outputs
 
 
-class MultiScaleNetwork(CountingNetwork):
-    """Encoder, decoder and K density experts: what the baseline and HMoDE have in common.
+class EncoderDecoder(CountingNetwork):
+    """The features that every network of the paper's own starts from, without density heads.
 
     Args:
-        experts: K, 2 to 5. The finest expert has stride 16 / 2^(K-1): 4 for K = 3; K = 4 adds a
+        experts: K, 2 to 5. The finest block has stride 16 / 2^(K-1): 4 for K = 3; K = 4 adds a
             block at stride 2 with a skip from conv2_2.
         width: scales every channel count; 1.0 is the paper's network.
         weights: None (from scratch), "imagenet" (torchvision's, downloaded) or the path of a
@@ -183,29 +182,53 @@ class MultiScaleNetwork(CountingNetwork):
         self.config["experts"] = experts
         self.encoder = Encoder(width, weights)
         self.decoder = Decoder(experts, self.encoder, width)
+
+    def features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Images → the encoder's five stages, and the decoder's K blocks, coarsest first."""
+        stages = self.encoder(images)
+        return stages, self.decoder(stages)
+
+
+class MultiScaleNetwork(EncoderDecoder):
+    """Encoder, decoder and K density experts: what the baseline and HMoDE have in common.
+
+    Arguments and errors as those of `EncoderDecoder`.
+    """
+
+    def __init__(self, *, experts: int, width: float, weights, density_scale: float):
+        super().__init__(experts=experts, width=width, weights=weights, density_scale=density_scale)
         self.heads = nn.ModuleList(  # E_1, the finest, first
             density_head(channels, width, self.scale) for channels in self.decoder.channels[::-1]
         )
 
-    def expert_maps(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images → F `[B, C, H/16, W/16]` and the experts `[B, K, h, w]` on the finest grid."""
-        stages = self.encoder(images)
-        features = self.decoder(stages)[::-1]
-        maps = [head(x).float() for head, x in zip(self.heads, features, strict=True)]
+    def expert_maps(self, blocks: list[Tensor]) -> Tensor:
+        """The decoder's blocks, coarsest first → the experts `[B, K, h, w]` on the finest grid."""
+        maps = [head(x).float() for head, x in zip(self.heads, blocks[::-1], strict=True)]
         grid = maps[0].shape[-2:]
-        experts = torch.cat([to_grid(expert, grid) for expert in maps], dim=1)
-        return stages[-1], experts
+        return torch.cat([to_grid(expert, grid) for expert in maps], dim=1)
 
 
 def density_head(channels: int, width: float, scale: float) -> nn.Sequential:
     """Two 1 x 1 convolutions with ReLUs that start alive, at `INITIAL_DENSITY`."""
-    head = conv_relu([channels, scaled(HEAD_CHANNELS, width), 1], [1, 1])
+    return start_alive(conv_relu([channels, scaled(HEAD_CHANNELS, width), 1], [1, 1]), scale)
+
+
+def start_alive(head: nn.Sequential, scale: float) -> nn.Sequential:
+    """A head that ends in a convolution and a ReLU, made to begin near `INITIAL_DENSITY`."""
     last = head[-2]
-    nn.init.normal_(last.weight, std=1e-4 * scale)
+    # Many inputs add up: beyond a head's usual number of them each gets less.
+    fan_in = last.weight[0].numel()
+    std = 1e-4 * min(1.0, (HEAD_CHANNELS / fan_in) ** 0.5)
+    nn.init.normal_(last.weight, std=std * scale)
     nn.init.constant_(last.bias, INITIAL_DENSITY * scale)
     return head
 
 
+def resize(features: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Features `[B, C, ., .]` brought to `grid`, bilinear."""
+    return F.interpolate(features, size=grid, mode="bilinear", align_corners=True)
+
+
 def to_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Nearest-neighbour upsampling of `[B, C, ., .]` to `grid`, values unchanged."""
+    """Maps `[B, C, ., .]` brought to `grid` by the nearest neighbour, values unchanged."""
     return maps if maps.shape[-2:] == grid else F.interpolate(maps, size=grid, mode="nearest")

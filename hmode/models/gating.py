@@ -1,45 +1,148 @@
-"""Gating nets and the attention net (section III-B.1): all read the encoder's last feature F."""
+"""Gating nets and the attention net (section III-B.1), with the designs of Tables IV, V and VII.
 
+The default is the paper's network: pixel-wise soft weights, two convolutions in gating net 1, six
+in gating net 2 and three in the attention net, all reading the encoder's last feature F.
+"""
+
+import math
+
+import torch
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
 
 from hmode.models.backbone import conv_relu, scaled, to_grid
 
-GATE1_CHANNELS = (256,)
+# What a gating net's weights are weights of (Table IV); see `GatingNet`.
+GATINGS = ("pixel", "image", "hard", "channel")
+
+# A design's layers before its output: the channels of 3 x 3 convolutions, or of one block that
+# stands in their place. The paper gives the number of layers and not their channels: the default's
+# are those of the released code; in the others each width is repeated, and a block has the
+# channels of the last convolution that it replaces.
+GATE1_DESIGNS = {
+    "conv2": (256,),
+    "conv4": (256,) * 3,
+    "conv6": (256,) * 5,
+    "resblock": (256,),
+    "msblock": (256,),
+}
 GATE2_CHANNELS = (1024, 2048, 1024, 512, 256)
-ATTENTION_CHANNELS = (256, 128)
+ATTENTION_DESIGNS = {
+    "conv3": (256, 128),
+    "conv6": (256,) * 3 + (128,) * 2,
+    "conv9": (256,) * 5 + (128,) * 3,
+    "resblock": (128,),
+    "msblock": (128,),
+}
 
 
 class GatingNet(nn.Module):
-    """Pixel-wise soft weights for `groups` groups of `members` maps each.
+    """Weights for M groups of N members each, summing to one over the members of a group.
 
-    3 x 3 convolutions and a last 1 x 1 one, each with a ReLU, then a softmax over the members.
-    F `[B, C, H/16, W/16]` and a grid (h, w) → `[B, groups, members, h, w]`, summing to one over
-    members; nearest upsampling keeps that sum.
+    The layers of a design, then a 1 x 1 convolution, each with a ReLU, then a softmax over the
+    members. What the weights are weights of, `gating`:
+
+    - "pixel": each member's weight at each pixel (the paper).
+    - "image": one weight for all pixels; the logits are averaged over the image, as it is padded.
+    - "hard": one member chosen at each pixel, weight one; its gradient is the softmax's
+      ("straight-through"; Bengio et al. 2013), since the choice has none.
+    - "channel": one weight for each of C channels of a member's features, averaged as for "image".
+
+    Args:
+        c_in: channels of the features that it reads.
+        hidden: channels of the layers before the output, at width 1.
+        shape: (M, N), or (M, N, C) for "channel".
+        width: scales `hidden`.
+        design: as `trunk` takes it.
+        gating: one of `GATINGS`.
     """
 
-    def __init__(self, c_in: int, hidden: tuple[int, ...], groups: int, members: int, width: float):
+    def __init__(
+        self,
+        c_in: int,
+        hidden: tuple[int, ...],
+        shape: tuple[int, ...],
+        width: float,
+        *,
+        design: str = "conv",
+        gating: str = "pixel",
+    ):
         super().__init__()
-        self.shape = (groups, members)
-        channels = [c_in, *(scaled(c, width) for c in hidden), groups * members]
-        self.layers = conv_relu(channels, [3] * len(hidden) + [1])
+        self.shape, self.gating = shape, gating
+        channels = [c_in, *(scaled(c, width) for c in hidden)]
+        self.layers = nn.Sequential(
+            *trunk(design, channels), *conv_relu([channels[-1], math.prod(shape)], [1])
+        )
         # A common shift changes no softmax, but it keeps the last ReLU from starting shut.
         nn.init.ones_(self.layers[-2].bias)
 
     def forward(self, features: Tensor, grid: tuple[int, int]) -> Tensor:
-        logits = self.layers(features).float().unflatten(1, self.shape)  # [B, M, N, H/16, W/16]
-        weights = logits.softmax(dim=2).flatten(1, 2)
-        return to_grid(weights, grid).unflatten(1, self.shape)  # [B, M, N, h, w]
+        """Features `[B, c_in, ., .]` → `[B, M, N, h, w]`; `[B, M, N, C, 1, 1]` for "channel"."""
+        logits = self.layers(features).float().unflatten(1, self.shape)  # [B, M, N, ...]
+        if self.gating in ("image", "channel"):
+            logits = logits.mean(dim=(-2, -1), keepdim=True)
+        weights = logits.softmax(dim=2)
+        if self.gating == "channel":
+            return weights
+        if self.gating == "hard":
+            weights = straight_through(weights)
+        return to_grid(weights.flatten(1, 2), grid).unflatten(1, self.shape)  # [B, M, N, h, w]
+
+
+def straight_through(weights: Tensor) -> Tensor:
+    """Weights `[B, M, N, h, w]` → one for the largest of N, else zero, with the same gradient."""
+    largest = weights.argmax(dim=2, keepdim=True)
+    chosen = torch.zeros_like(weights).scatter_(2, largest, 1.0)
+    return chosen + (weights - weights.detach())
 
 
 class AttentionNet(nn.Module):
-    """Three convolutions and a sigmoid: F `[B, C, H/16, W/16]` → A `[B, 1, H/16, W/16]`."""
+    """Some layers, a 1 x 1 convolution, a sigmoid: F `[B, C, ., .]` → A `[B, 1, ., .]`."""
 
-    def __init__(self, c_in: int, width: float):
+    def __init__(self, c_in: int, width: float, design: str = "conv3"):
         super().__init__()
-        channels = [c_in, *(scaled(c, width) for c in ATTENTION_CHANNELS)]
-        self.layers = conv_relu(channels, [3, 3])
+        channels = [c_in, *(scaled(c, width) for c in ATTENTION_DESIGNS[design])]
+        self.layers = trunk(design, channels)
         self.output = nn.Conv2d(channels[-1], 1, 1)
         nn.init.zeros_(self.output.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.output(self.layers(features)).float().sigmoid()
+
+
+def trunk(design: str, channels: list[int]) -> nn.Sequential:
+    """3 x 3 convolutions with ReLUs through `channels`, or the block that `design` names."""
+    if design == "resblock":
+        return nn.Sequential(residual_block(*channels))
+    if design == "msblock":
+        return nn.Sequential(MultiScaleBlock(*channels))
+    return conv_relu(channels, [3] * (len(channels) - 1))
+
+
+def residual_block(c_in: int, c_out: int) -> BasicBlock:
+    """The basic block of He et al. 2016 with a 1 x 1 convolution as its shortcut.
+
+    Without batch norm, as the convolutions in whose place it stands have none.
+    """
+    shortcut = nn.Conv2d(c_in, c_out, 1, bias=False)
+    block = BasicBlock(c_in, c_out, downsample=shortcut, norm_layer=nn.Identity)
+    for conv in (block.conv1, block.conv2, shortcut):
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    return block
+
+
+class MultiScaleBlock(nn.Module):
+    """The scale aggregation of SANet (Cao et al. 2018), without its normalisation.
+
+    Four branches, 1 x 1, 3 x 3, 5 x 5 and 7 x 7, of a quarter of the output channels each, side by
+    side; before the larger kernels a 1 x 1 convolution halves the channels. ReLU after each.
+    """
+
+    def __init__(self, c_in: int, c_out: int):
+        super().__init__()
+        quarter, half = c_out // 4, c_in // 2
+        self.branches = nn.ModuleList([conv_relu([c_in, c_out - 3 * quarter], [1])])
+        self.branches.extend(conv_relu([c_in, half, quarter], [1, k]) for k in (3, 5, 7))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.branches], dim=1)

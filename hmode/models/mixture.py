@@ -1,28 +1,68 @@
 """The baseline (maps averaged) and HMoDE, the hierarchical mixture of density experts."""
 
-from itertools import combinations
-
 import torch
 from torch import Tensor, nn
 
 from hmode.errors import InputError
-from hmode.models.backbone import MultiScaleNetwork, to_grid
-from hmode.models.gating import GATE1_CHANNELS, GATE2_CHANNELS, AttentionNet, GatingNet
+from hmode.models.backbone import (
+    EncoderDecoder,
+    MultiScaleNetwork,
+    conv_relu,
+    density_head,
+    resize,
+    start_alive,
+    to_grid,
+)
+from hmode.models.channels import ChannelMixing, mean_weights
+from hmode.models.gating import (
+    ATTENTION_DESIGNS,
+    GATE1_DESIGNS,
+    GATE2_CHANNELS,
+    GATINGS,
+    AttentionNet,
+    GatingNet,
+)
+from hmode.models.hierarchy import inner_levels
+
+# What gating net 1 may read (Table VI), by the names of Fig. 2, among the five stages of the
+# encoder and the blocks of the decoder: the encoder up to conv3_3, conv4_3 and conv5_3 (strides 4,
+# 8 and 16) and the decoder's blocks at strides 16, 8 and 4.
+PLACES = {"EB1": 2, "EB2": 3, "EB3": 4, "DB3": 5, "DB2": 6, "DB1": 7}
 
 
 class Baseline(MultiScaleNetwork):
     """The paper's baseline (section IV-B.3): the K maps of the encoder-decoder, averaged.
 
     `model(images)` returns a `Prediction` with `density` and `experts`. Arguments as those of
-    `MultiScaleNetwork`; the default is the paper's network.
+    `EncoderDecoder`; the default is the paper's network.
     """
 
     def __init__(self, experts=3, width=1.0, weights=None, *, density_scale=100.0):
         super().__init__(experts=experts, width=width, weights=weights, density_scale=density_scale)
 
     def predict_maps(self, images: Tensor) -> dict:
-        _, experts = self.expert_maps(images)
+        _, blocks = self.features(images)
+        experts = self.expert_maps(blocks)
         return {"experts": experts, "density": experts.mean(dim=1, keepdim=True)}
+
+
+class Concat(EncoderDecoder):
+    """Multi-scale features concatenated (Table IV): one map from all K scales, without experts.
+
+    The decoder's blocks are brought to the finest grid (bilinear, as inside the decoder) and one
+    1 x 1 convolution with ReLU makes the map. `Prediction.experts` is empty, `[B, 0, h, w]`.
+    Arguments as those of `EncoderDecoder`.
+    """
+
+    def __init__(self, experts=3, width=1.0, weights=None, *, density_scale=100.0):
+        super().__init__(experts=experts, width=width, weights=weights, density_scale=density_scale)
+        self.head = start_alive(conv_relu([sum(self.decoder.channels), 1], [1]), self.scale)
+
+    def predict_maps(self, images: Tensor) -> dict:
+        _, blocks = self.features(images)
+        grid = blocks[-1].shape[-2:]
+        density = self.head(torch.cat([resize(x, grid) for x in blocks], dim=1)).float()
+        return {"experts": density[:, :0], "density": density}
 
 
 class HMoDE(MultiScaleNetwork):
@@ -30,66 +70,157 @@ class HMoDE(MultiScaleNetwork):
 
     Any `group_size` = N of the K experts form one of M = C(K, N) overlapping groups, mixed per
     pixel by gating net 1; the groups are mixed per pixel by gating net 2, which reads the
-    attention-guided feature F' = A·F. With depth 3 the groups are grouped once more in the same
-    way before the last mixture (Table VIII).
+    attention-guided feature F' = A·F. The default is the paper's network; the other settings are
+    the variants of its ablations.
 
     Args:
         experts: K, 2 to 5.
         group_size: N, 2 ≤ N < K.
-        depth: levels of the hierarchy, 2 or 3.
-        width, weights, density_scale: as in `MultiScaleNetwork`.
+        depth: levels of the hierarchy. 3 groups the groups once more in the same way before the
+            last mixture (Table VIII), by a gating net of gating net 1's design. 1 is the plain
+            mixture of experts (Table IV, "MoE"): gating net 1 mixes all K; without groups,
+            gating net 2 and attention, whose settings must be left alone.
+        width, weights, density_scale: as in `EncoderDecoder`.
+        groups: None for all combinations, or the first level's groups as 0-based expert indices,
+            N each; experts in none of them pass on to the next level. An ordinary hierarchy
+            without overlap, ((E1, E3), E2) of Table IV, is [[0, 2]]. Depth 2 only.
+        gating: what the weights of both gating nets are weights of (Table IV): "pixel", "image"
+            (w/ iw), "hard" (w/ phw) or "channel" (w/ cg); see `GatingNet` and `ChannelMixing`.
+        gate1: design of gating net 1 (Table V), one of `GATE1_DESIGNS`.
+        gate1_input: what gating net 1 reads (Table VI), one of `PLACES`; its weights then go to
+            the experts' grid by the nearest neighbour.
+        attention: design of the attention net (Table VII), one of `ATTENTION_DESIGNS`, or None:
+            gating net 2 reads F itself (Table IV, w/o att).
+        local_head: give the finest decoder block a second density head, for the local counts
+            (Table IX, DB): `Prediction.local`.
 
     Raises:
         InputError: a setting is out of its range, or settings contradict each other.
     """
 
     def __init__(
-        self, experts=3, group_size=2, depth=2, width=1.0, weights=None, *, density_scale=100.0
+        self,
+        experts=3,
+        group_size=2,
+        depth=2,
+        width=1.0,
+        weights=None,
+        *,
+        density_scale=100.0,
+        groups=None,
+        gating="pixel",
+        gate1="conv2",
+        gate1_input="EB3",
+        attention="conv3",
+        local_head=False,
     ):
         super().__init__(experts=experts, width=width, weights=weights, density_scale=density_scale)
-        if depth not in (2, 3):
-            raise InputError(f"depth is {depth!r}, expected 2 or 3")
-        if not 2 <= group_size < experts:
-            raise InputError(
-                f"group_size is {group_size!r}, expected 2 to experts - 1 = {experts - 1}"
-            )
-        self.config |= {"group_size": group_size, "depth": depth}
-        channels = self.encoder.channels[-1]
+        if depth == 1 and attention == "conv3":  # the default, of which there is none
+            attention = None
+        for name, value, allowed in (
+            ("depth", depth, (1, 2, 3)),
+            ("gating", gating, GATINGS),
+            ("gate1", gate1, tuple(GATE1_DESIGNS)),
+            ("gate1_input", gate1_input, tuple(PLACES)[: 3 + experts]),
+            ("attention", attention, (None, *ATTENTION_DESIGNS) if depth > 1 else (None,)),
+            ("local_head", local_head, (False, True)),
+        ):
+            if value not in allowed:
+                raise InputError(f"{name} is {value!r}, expected one of {allowed}")
+        self.levels = inner_levels(experts, group_size, depth, groups)
+        self.config |= {
+            "group_size": group_size,
+            "depth": depth,
+            "groups": None if groups is None else [list(group) for group in groups],
+            "gating": gating,
+            "gate1": gate1,
+            "gate1_input": gate1_input,
+            "attention": attention,
+            "local_head": local_head,
+        }
+
+        channels = [*self.encoder.channels, *self.decoder.channels]
+        finest = self.decoder.channels[-1]
+        per_member = (finest,) if gating == "channel" else ()  # a weight for each channel, or one
+        self.place = PLACES[gate1_input]
         self.inner_gates = nn.ModuleList()
-        inputs = experts
-        for level in range(depth - 1):
-            members = torch.tensor(list(combinations(range(inputs), group_size)))  # [M, N]
-            self.register_buffer(f"members{level}", members, persistent=False)
-            inputs = len(members)
-            self.inner_gates.append(GatingNet(channels, GATE1_CHANNELS, inputs, group_size, width))
-        self.attention = AttentionNet(channels, width)
-        self.gate2 = GatingNet(channels, GATE2_CHANNELS, 1, inputs, width)
+        for i, level in enumerate(self.levels):
+            members = torch.tensor(level.groups)  # [M, N]
+            self.register_buffer(f"members{i}", members, persistent=False)
+            c_in, shape = channels[self.place], (*members.shape, *per_member)
+            self.inner_gates.append(
+                GatingNet(c_in, GATE1_DESIGNS[gate1], shape, width, design=gate1, gating=gating)
+            )
+        self.attention = self.gate2 = self.channel_mixing = self.local_head = None
+        c_in = self.encoder.channels[-1]
+        if attention is not None:
+            self.attention = AttentionNet(c_in, width, attention)
+        if depth > 1:
+            shape = (1, self.levels[-1].outputs, *per_member)
+            self.gate2 = GatingNet(c_in, GATE2_CHANNELS, shape, width, gating=gating)
+        if gating == "channel":
+            mixtures = [len(level.groups) for level in self.levels] + [1] * (depth > 1)
+            self.channel_mixing = ChannelMixing(
+                self.decoder.channels[::-1], mixtures, width, self.scale
+            )
+        if local_head:
+            self.local_head = density_head(finest, width, self.scale)
 
     @property
     def members(self) -> list[Tensor]:
         """For each inner level, int64 `[M, N]`: which maps of the level below form each group."""
         return [self.get_buffer(f"members{level}") for level in range(len(self.inner_gates))]
 
+    @property
+    def hierarchy(self) -> tuple:
+        """What is mixed with what, as nested tuples of 0-based experts, the outermost last.
+
+        ((0, 1), (0, 2), (1, 2)) is the default, ((0, 2), 1) the ordinary ((E1, E3), E2), and
+        (0, 1, 2) the plain mixture of experts. Its elements are the inputs of gating net 2.
+        """
+        inputs = tuple(range(self.config["experts"]))
+        for level in self.levels:
+            inputs = level.of(inputs)
+        return inputs if self.gate2 is not None else inputs[0]
+
     def predict_maps(self, images: Tensor) -> dict:
-        features, experts = self.expert_maps(images)
+        stages, blocks = self.features(images)
+        experts = self.expert_maps(blocks)  # [B, K, h, w]
         grid = experts.shape[-2:]
 
-        maps, levels, gates = experts, [], []
-        for gating_net, members in zip(self.inner_gates, self.members, strict=True):
-            gate = gating_net(features, grid)  # [B, M, N, h, w]
-            maps = (gate * maps[:, members]).sum(dim=2)  # [B, M, h, w]
+        # Channel-wise gates mix features [B, K, C, h, w] with weights [B, M, N, C, 1, 1].
+        channels = self.channel_mixing
+        inputs = experts if channels is None else channels.inputs(blocks)
+        mixed, gates = [], []
+        for gating_net, members, level in zip(
+            self.inner_gates, self.members, self.levels, strict=True
+        ):
+            gate = gating_net([*stages, *blocks][self.place], grid)  # [B, M, N, h, w]
+            groups = (gate * inputs[:, members]).sum(dim=2)  # [B, M, h, w]
             gates.append(gate)
-            levels.append(maps)
+            mixed.append(groups)
+            inputs = torch.cat([groups, *(inputs[:, i : i + 1] for i in level.passed)], dim=1)
 
-        attention = self.attention(features)  # [B, 1, H/16, W/16]
-        gate2 = self.gate2(attention * features, grid)[:, 0]  # [B, M, h, w]
-        density = (gate2 * maps).sum(dim=1, keepdim=True)
+        attention = gate2 = None
+        if self.gate2 is not None:
+            features = stages[-1]  # F
+            if self.attention is not None:
+                attention = self.attention(features)  # [B, 1, H/16, W/16]
+                features = attention * features
+            gate2 = self.gate2(features, grid)[:, 0]  # [B, M, h, w]
+            mixed.append((gate2 * inputs).sum(dim=1, keepdim=True))
 
+        if channels is not None:
+            mixed = channels.maps(mixed)
+            gates = [mean_weights(gate, grid) for gate in gates]
+            gate2 = None if gate2 is None else mean_weights(gate2, grid)
+        *levels, density = mixed
         return {
             "experts": experts,
             "density": density,
             "levels": tuple(levels),
             "gates": tuple(gates),
             "gate2": gate2,
-            "attention": to_grid(attention, grid),
+            "attention": None if attention is None else to_grid(attention, grid),
+            "local": None if self.local_head is None else self.local_head(blocks[-1]).float(),
         }
