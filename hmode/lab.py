@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hmode.data import CrowdImage
 from hmode.data.registry import count_people
-from hmode.experiments import Result, run, splits
+from hmode.experiments import Result, canonical, run, splits
 from hmode.profiles import Profile, load_profile
 from hmode.runs import write_csv
 
@@ -23,7 +23,7 @@ class Lab:
     `output`.
 
     Args:
-        profile: "smoke", "quick" or "paper".
+        profile: one of `hmode.profiles.PROFILES`.
         dataset, data_root: as for `hmode.open_dataset`; a relative root is the caller's.
         device: "auto", "cpu" or "cuda".
         seed: of trainings.
@@ -75,10 +75,10 @@ class Lab:
 
     def run(self, name: str, seed: int | None = None) -> Result:
         """Train and test an experiment, or load it; see `hmode.run`."""
-        key = (name, self.seed if seed is None else seed)
+        key = (canonical(name), self.seed if seed is None else seed)
         if key not in self._results:
             self._results[key] = run(
-                name,
+                key[0],
                 self.dataset,
                 self.profile.name,
                 key[1],

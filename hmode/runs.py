@@ -6,6 +6,7 @@ before it is written again, with the same bytes, when the epoch is repeated.
 """
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -73,11 +74,21 @@ class RunFolder:
             raise InputError(f"{path}: not a run's configuration, it has no 'model'")
         return config
 
+    def identity(self) -> str:
+        """A short hash of the stored configuration without its seed: equal for runs of one kind."""
+        config = {name: value for name, value in self.config().items() if name != "seed"}
+        text = json.dumps(config, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
     def _require_same(self, config: dict) -> None:
         there, here = _flatten(self.config()), _flatten(config)
+        # Settings that both have say more than those that only one network takes.
+        keys = sorted(
+            there.keys() | here.keys(), key=lambda k: (k not in there or k not in here, k)
+        )
         differences = [
             f"{key} is {there.get(key, 'absent')!r} there, {here.get(key, 'absent')!r} here"
-            for key in sorted(there.keys() | here.keys())
+            for key in keys
             if there.get(key, "absent") != here.get(key, "absent")
         ]
         if differences:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from hmode.data import CropSampler, CrowdImage, describe
 from hmode.density import batch_density_maps
@@ -126,7 +127,6 @@ class _Loop:
         self.accelerator, self.run, self.sampler = accelerator, run, sampler
         self.schedule = schedule
         self.network = synchronise_batch_norm(model) if accelerator.num_processes > 1 else model
-        self.norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
         if accelerator.device.type in ("cpu", "cuda"):
             self.network = self.network.to(memory_format=torch.channels_last)
         optimiser = torch.optim.Adam(
@@ -134,9 +134,19 @@ class _Loop:
             lr=schedule.learning_rate,
             fused=accelerator.device.type == "cuda",
         )
+        self.average = None
+        if schedule.average:
+            follow = get_ema_multi_avg_fn(schedule.average)
+            self.average = AveragedModel(self.network, multi_avg_fn=follow, use_buffers=True)
+            accelerator.register_for_checkpointing(self.average)
         self.model, self.optimiser = accelerator.prepare(self.network, optimiser)
         self.generator = torch.Generator(accelerator.device)
         self.seed = seed
+
+    @property
+    def kept(self) -> CountingNetwork:
+        """The network that is validated and saved: the average of the weights, or the weights."""
+        return self.network if self.average is None else self.average.module
 
     def train(self, validation, test, progress) -> None:
         schedule = self.schedule
@@ -166,9 +176,6 @@ class _Loop:
         """One pass over the training set; returns its history row."""
         schedule, device = self.schedule, self.accelerator.device
         self.model.train()
-        if schedule.freeze_norm_after is not None and epoch >= schedule.freeze_norm_after:
-            for norm in self.norms:
-                norm.eval()
         for group in self.optimiser.param_groups:
             group["lr"] = schedule.rate(epoch)
         stream = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
@@ -185,10 +192,19 @@ class _Loop:
                 window=schedule.window,
             )
             prediction = self.model(images)
-            losses = total_loss(prediction, target, schedule.loss, generator=self.generator)
+            losses = total_loss(
+                prediction,
+                target,
+                schedule.loss,
+                points=batch.points,
+                valid=batch.valid,
+                generator=self.generator,
+            )
             self.optimiser.zero_grad()
             self.accelerator.backward(losses["total"])
             self.optimiser.step()
+            if self.average is not None:
+                self.average.update_parameters(self.network)
             # Watched on the device: reading a value back would make it wait, step by step.
             sums = {name: sums.get(name, 0) + loss.detach() for name, loss in losses.items()}
             highest = torch.maximum(highest, prediction.maps.detach().amax(dim=(0, 2, 3)))
@@ -207,7 +223,7 @@ class _Loop:
 
     def validate(self, name: str, dataset, due: bool) -> dict:
         """MAE and MSE on a data set, or empty columns when none is due."""
-        result = evaluate(self.network, dataset) if due else None
+        result = evaluate(self.kept, dataset) if due else None
         return {f"{name}_mae": result and result.mae, f"{name}_mse": result and result.mse}
 
     def commit(self, done: int, history: list[dict], timing: list[dict]) -> None:
@@ -219,9 +235,9 @@ class _Loop:
             run.save_table("history.csv", history)
             run.save_table("timing.csv", timing)
             if _best(history)["epoch"] == done:
-                run.save_weights("best", self.network.state_dict())
+                run.save_weights("best", self.kept.state_dict())
             if last:
-                run.save_weights("last", self.network.state_dict())
+                run.save_weights("last", self.kept.state_dict())
                 run.drop_checkpoints()
             elif due:
                 run.save_checkpoint(done, lambda path: self.accelerator.save_state(str(path)))

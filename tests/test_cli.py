@@ -193,7 +193,8 @@ class TestRefusals:
         ("arguments", "named"),
         [
             (("train", "hmod"), "hmod"),
-            (("train",), "hmode+rel"),
+            (("train",), "EXPERIMENT"),
+            (("train", "table99"), "hmode experiments"),
             (("train", "hmode", "--profile", "tiny"), "tiny"),
             (("train", "hmode", "--seed", "-1"), "-1"),
             (("train", "hmode", "--device", "tpu"), "tpu"),

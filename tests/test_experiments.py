@@ -1,18 +1,29 @@
 """Experiments by name: trained once, loaded ever after."""
 
 import csv
+import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
 
 import hmode
-from hmode import experiments, training
+from hmode import training
 from hmode.data import hold_out, open_dataset
 from hmode.errors import InputError
-from hmode.experiments import EXPERIMENTS, initial_model, splits
+from hmode.experiments import (
+    EXPERIMENTS,
+    TABLES,
+    canonical,
+    initial_model,
+    rows,
+    running,
+    select,
+    splits,
+)
 from hmode.lab import Lab, project_folder
-from hmode.profiles import load_profile
+from hmode.profiles import PROFILES, load_profile
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +76,7 @@ def test_the_second_call_loads(smoke, monkeypatch):
 
     times = {path: path.stat().st_mtime_ns for path in result.training.run_dir.iterdir()}
     monkeypatch.setattr(training._Loop, "run_epoch", fail)
-    monkeypatch.setattr(experiments, "evaluate", fail)
+    monkeypatch.setattr(running, "evaluate", fail)
     loaded = again(runs)
     weights = [path for path in times if path.suffix in (".safetensors", ".csv")]
     assert len(weights) == 5
@@ -115,8 +126,8 @@ def test_a_profile_s_limit_bounds_every_split(tiny_sha):
     profile = load_profile("smoke", "sha")
     assert profile.limit == 8
     full = open_dataset("sha", tiny_sha)
-    assert len(experiments._first(full, 2)) == 2
-    assert len(experiments._first(full, None)) == len(experiments._first(full, 99)) == 4
+    assert len(running._first(full, 2)) == 2
+    assert len(running._first(full, 99)) == len(full) == 4
 
 
 def test_the_experiments_differ_in_what_their_names_say():
@@ -132,7 +143,7 @@ def test_the_experiments_differ_in_what_their_names_say():
 
 
 @pytest.mark.parametrize("name", sorted(EXPERIMENTS))
-@pytest.mark.parametrize("profile", ["smoke", "quick", "paper"])
+@pytest.mark.parametrize("profile", PROFILES)
 def test_every_experiment_is_a_valid_setting_under_every_profile(name, profile):
     settings = load_profile(profile, "sha")
     schedule = EXPERIMENTS[name].settings(settings)
@@ -156,6 +167,84 @@ def test_what_is_unknown_is_named_before_anything_is_written(tmp_path, change, m
     with pytest.raises(InputError, match=message):
         hmode.run(**arguments)
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_record_says_what_came_out_on_what_and_with_what(smoke):
+    result, _ = smoke
+    record = json.loads((result.training.run_dir / "result.json").read_text())
+    assert record["experiment"] == "hmode+rel"
+    assert (record["dataset"], record["profile"], record["seed"]) == ("synthetic", "smoke", 0)
+    assert record["mae"] == result.evaluation.mae
+    assert record["mae"] == pytest.approx(record["game0"])  # all points lie inside the frame
+    assert record["game3"] >= record["game0"]
+    assert record["epochs"] == 2
+    assert record["seconds"] == pytest.approx(2 * record["seconds_per_epoch"])
+    assert record["parameters"] == sum(p.numel() for p in result.model.parameters())
+    assert record["device"] == "cpu"
+
+
+def test_the_record_of_a_run_is_written_once(smoke):
+    result, runs = smoke
+    path = result.training.run_dir / "result.json"
+    before = path.stat().st_mtime_ns
+    again(runs)
+    assert path.stat().st_mtime_ns == before
+
+
+def test_runs_of_one_kind_share_their_identity_and_others_do_not(smoke, tmp_path):
+    result, _ = smoke
+
+    def identity(run_dir):
+        return json.loads((run_dir / "result.json").read_text())["config"]
+
+    def other(name, seed):
+        return hmode.run(name, "synthetic", "smoke", seed, device="cpu", runs=tmp_path)
+
+    here = identity(result.training.run_dir)
+    assert identity(other("hmode+rel", 1).training.run_dir) == here
+    assert identity(other("hmode", 0).training.run_dir) != here
+
+
+class TestTables:
+    def test_every_table_of_the_paper_that_has_rows_of_ours_is_there(self):
+        numbered = {f"table{n}" for n in range(1, 13)}
+        assert numbered | {"fig6", "official", "trap"} == set(TABLES)
+
+    @pytest.mark.parametrize("table", TABLES)
+    def test_every_row_stands_for_one_experiment(self, table):
+        for row in rows(table):
+            assert canonical(row) in EXPERIMENTS
+            assert canonical(canonical(row)) == canonical(row)
+
+    def test_rows_that_are_the_same_run_are_one_run(self):
+        ours = ["table8/k3-n2-d2", "table9/hard", "table9/one-branch", "table11/sublists-3"]
+        assert {canonical(row) for row in [*ours, "fig6/w-8", "fig6/s-9"]} == {"hmode+rel"}
+        hmode_rows = ["table4/hmode", "table5/conv2", "table6/EB3", "table7/conv3", "table9/hmode"]
+        assert {canonical(row) for row in hmode_rows} == {"hmode"}
+        assert canonical("table4/average") == "baseline"
+
+    def test_no_two_experiments_are_the_same(self):
+        """Two names for one setting would train it twice."""
+        profile = load_profile("paper", "sha")
+        seen = {}
+        for name, experiment in EXPERIMENTS.items():
+            model = initial_model(experiment, load_profile("smoke", "synthetic"), 0)
+            key = json.dumps([model.config, asdict(experiment.settings(profile))])
+            assert key not in seen, f"{name} is {seen[key]}"
+            seen[key] = name
+
+    def test_a_selection_trains_each_run_once(self):
+        names = select(["table4", "table5", "hmode", "table6/EB3"])
+        assert len(names) == len(set(names)) == 12 + 4
+        assert set(select(["all"])) == set(EXPERIMENTS)
+
+    @pytest.mark.parametrize("name", ["table13", "table4/max", "", "table4/", "hmode-rel"])
+    def test_what_is_no_row_is_refused_with_what_is(self, name):
+        for ask in (canonical, lambda name: select([name])):
+            with pytest.raises(InputError, match=r"expected one of|neither a table"):
+                ask(name)
+        with pytest.raises(InputError, match="expected one of"):
+            rows(name)
 
 
 class TestLab:

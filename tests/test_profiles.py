@@ -72,7 +72,7 @@ class TestSchedule:
 
 class TestProfiles:
     def test_an_unknown_name_is_answered_with_the_known_ones(self):
-        with pytest.raises(InputError, match=r"profile is 'tiny'.*smoke.*quick.*paper"):
+        with pytest.raises(InputError, match=r"profile is 'tiny'.*smoke.*small.*quick.*paper"):
             load_profile("tiny", "sha")
 
     def test_the_paper_s_setting(self):
@@ -96,7 +96,7 @@ class TestProfiles:
             assert len(dataset) >= 2
 
     def test_smoke_is_smallest_and_paper_largest(self):
-        smoke, quick, paper = (load_profile(name, "sha") for name in PROFILES)
+        smoke, quick, paper = (load_profile(name, "sha") for name in ("smoke", "quick", "paper"))
         for value in (
             lambda p: p.width,
             lambda p: p.schedule.epochs,

@@ -176,35 +176,35 @@ class TestRun:
         assert not (tmp_path / "run").exists()
 
 
-class TestFrozenNorm:
-    """Batch norm keeps its statistics after `freeze_norm_after` epochs; the rest trains on."""
+class TestAverage:
+    """The running average of weights and statistics is what is validated and kept."""
 
-    def statistics(self, run_dir, which="last"):
-        state = load_file(Path(run_dir) / f"{which}.safetensors")
-        return {name: value for name, value in state.items() if "running_" in name}, state
+    def test_it_follows_the_weights_by_hand(self, tmp_path, monkeypatch):
+        trail = []
+        step = training.AveragedModel.update_parameters
 
-    def test_statistics_stay_and_weights_move(self, tmp_path):
-        one = train(tmp_path / "one", replace(SCHEDULE, epochs=1)).run_dir
-        frozen = train(tmp_path / "frozen", replace(SCHEDULE, freeze_norm_after=1)).run_dir
-        before, weights_before = self.statistics(one)
-        after, weights_after = self.statistics(frozen)
-        assert before
-        for name, value in before.items():
-            torch.testing.assert_close(after[name], value, rtol=0, atol=0)
-        moved = [
-            name
-            for name, value in weights_before.items()
-            if name not in before and not torch.equal(value, weights_after[name])
-        ]
-        assert any("weight" in name for name in moved)
+        def recorded(average, network):
+            step(average, network)
+            trail.append({name: value.clone() for name, value in network.state_dict().items()})
 
-    def test_without_it_they_move(self, tmp_path, finished):
-        one, _ = self.statistics(train(tmp_path / "one", replace(SCHEDULE, epochs=1)).run_dir)
-        whole, _ = self.statistics(finished.run_dir)
-        assert all(not torch.equal(one[name], whole[name]) for name in one)
+        monkeypatch.setattr(training.AveragedModel, "update_parameters", recorded)
+        run_dir = train(tmp_path / "run", replace(SCHEDULE, epochs=2, average=0.75)).run_dir
+        kept = load_file(Path(run_dir) / "last.safetensors")
+        floating = [name for name, value in trail[0].items() if value.is_floating_point()]
+        assert any("running_var" in name for name in floating)
+        for name in floating:
+            expected = trail[0][name]
+            for state in trail[1:]:
+                expected = 0.75 * expected + 0.25 * state[name]
+            torch.testing.assert_close(kept[name], expected)
 
-    def test_a_frozen_run_resumes_bit_for_bit(self, tmp_path, monkeypatch):
-        schedule = replace(SCHEDULE, freeze_norm_after=2)
+    def test_what_is_trained_does_not_depend_on_it(self, tmp_path, finished):
+        averaged = train(tmp_path / "run", replace(SCHEDULE, average=0.9))
+        for row, expected in zip(averaged.history, finished.history, strict=True):
+            assert row["total"] == expected["total"]
+
+    def test_an_averaged_run_resumes_bit_for_bit(self, tmp_path, monkeypatch):
+        schedule = replace(SCHEDULE, average=0.9)
         expected = train(tmp_path / "whole", schedule).run_dir
         run_epoch = training._Loop.run_epoch
 

@@ -1,11 +1,11 @@
-"""The command line: hmode reproduce, train, evaluate."""
+"""The command line: hmode reproduce, experiments, train, evaluate, …"""
 
 import click
 
 from hmode import __version__
 from hmode.cli.evaluate import evaluate_run
 from hmode.cli.reproduce import reproduce
-from hmode.cli.train import train
+from hmode.cli.train import experiments, train
 from hmode.errors import HmodeError
 
 
@@ -28,5 +28,5 @@ def main():
     counting loss (REL)."""
 
 
-for command in (reproduce, train, evaluate_run):
+for command in (reproduce, experiments, train, evaluate_run):
     main.add_command(command)

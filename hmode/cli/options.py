@@ -37,7 +37,7 @@ SETTING = options(
         default="quick",
         show_default=True,
         type=click.Choice(PROFILES),
-        help="smoke: seconds; quick: a laptop's CPU; paper: the paper's setting.",
+        help="smoke: seconds; small: a minute a run; quick: a laptop's CPU; paper: the paper's.",
     ),
     DATA,
     click.option(

@@ -1,4 +1,4 @@
-"""hmode train: experiments by name."""
+"""hmode train and hmode experiments: the rows of the tables by name."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import click
 import numpy as np
 
 from hmode.cli.options import SETTING, prepare
-from hmode.experiments import EXPERIMENTS, run
+from hmode.experiments import EXPERIMENTS, TABLES, canonical, rows, run, select
 from hmode.runs import write_csv
 
 
 @click.command()
-@click.argument("experiments", nargs=-1, required=True, type=click.Choice(sorted(EXPERIMENTS)))
+@click.argument("experiments", nargs=-1, required=True, metavar="EXPERIMENT…")
 @SETTING
 @click.option(
     "--seeds",
@@ -20,6 +20,7 @@ from hmode.runs import write_csv
     type=click.IntRange(min=1),
     help="How many seeds to train with, counted up from --seed.",
 )
+@click.option("--fold", type=click.IntRange(min=0), help="Fold of ucf_cc_50, 0 to 4.")
 @click.option(
     "--runs",
     default="runs",
@@ -33,8 +34,10 @@ from hmode.runs import write_csv
     type=click.Path(path_type=Path),
     help="Write one row a run to this file.",
 )
-def train(experiments, profile, dataset, data_root, device, seed, fresh, seeds, runs, table):
-    """Train and test one or more EXPERIMENTS, going on where an interrupted training stopped."""
+def train(experiments, profile, dataset, data_root, device, seed, fresh, seeds, fold, runs, table):
+    """Train and test one or more EXPERIMENTs (see: hmode experiments), each a row or a whole
+    table, going on where an interrupted training stopped."""
+    experiments = select(experiments)
     prepare(table)
     rows = []
     for name in experiments:
@@ -44,6 +47,7 @@ def train(experiments, profile, dataset, data_root, device, seed, fresh, seeds, 
                 dataset,
                 profile,
                 each,
+                fold=fold,
                 data_root=data_root,
                 device=device,
                 runs=runs,
@@ -62,3 +66,14 @@ def train(experiments, profile, dataset, data_root, device, seed, fresh, seeds, 
             )
     if table:
         write_csv(table, rows)
+
+
+@click.command()
+@click.argument("tables", nargs=-1, metavar="[TABLE…]")
+def experiments(tables):
+    """Print every row of every table, and which run it is where it has another name."""
+    for table in tables or TABLES:
+        for row in rows(table):
+            name = canonical(row)
+            same = "" if name == row else f"  = {name}"
+            click.echo(f"{row:26s} {EXPERIMENTS[name].title}{same}")

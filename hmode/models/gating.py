@@ -26,6 +26,7 @@ GATE1_DESIGNS = {
     "resblock": (256,),
     "msblock": (256,),
 }
+INITIAL_STD = 0.01
 GATE2_CHANNELS = (1024, 2048, 1024, 512, 256)
 ATTENTION_DESIGNS = {
     "conv3": (256, 128),
@@ -73,6 +74,11 @@ class GatingNet(nn.Module):
         self.layers = nn.Sequential(
             *trunk(design, channels), *conv_relu([channels[-1], math.prod(shape)], [1])
         )
+        # As in the released code. With He's larger weights gating net 2 settles on a single group
+        # within the first epochs of a training from scratch, and no loss brings it back.
+        for module in self.layers.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=INITIAL_STD)
         # A common shift changes no softmax, but it keeps the last ReLU from starting shut.
         nn.init.ones_(self.layers[-2].bias)
 

@@ -1,0 +1,250 @@
+"""Training and testing an experiment, once.
+
+A run lives in runs/<profile>/<data set>/<name>-seed<seed>, on a data set with folds in its
+fold<k>; asking for it again loads it. Its result.json says what came out, on what, and with what.
+"""
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+
+from hmode.data import CrowdImage, hold_out, open_dataset, true_counts
+from hmode.data.registry import Selection
+from hmode.errors import InputError
+from hmode.evaluation import evaluate, load_run, resolve_device
+from hmode.experiments.registry import EXPERIMENTS, Experiment, canonical
+from hmode.metrics import Evaluation, mae, mse
+from hmode.models import CountingNetwork, build_model
+from hmode.profiles import Profile, Schedule, load_profile
+from hmode.runs import RunFolder, write_atomically
+from hmode.training import Training, fit
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A trained experiment.
+
+    Attributes:
+        name, seed: of the experiment.
+        model: with its selected weights, in evaluation mode, on the CPU.
+        training: history, best epoch, run folder.
+        evaluation: of the selected weights on the test split.
+        mean_mae, mean_mse: errors on the test split of always predicting the mean training count.
+    """
+
+    name: str
+    seed: int
+    model: CountingNetwork
+    training: Training
+    evaluation: Evaluation
+    mean_mae: float
+    mean_mse: float
+
+    @property
+    def row(self) -> dict:
+        """What a table says of this run; errors in people."""
+        return {
+            "mae": self.evaluation.mae,
+            "mse": self.evaluation.mse,
+            "mae_over_mean": self.relative_mae,
+            "mean_mae": self.mean_mae,
+            "epoch": self.training.best_epoch,
+            "best_on_test_mae": self.training.best_on_test,
+            "seconds": self.training.seconds,
+            "seed": self.seed,
+        }
+
+    @property
+    def relative_mae(self) -> float:
+        """Test MAE as a share of the mean predictor's."""
+        return self.evaluation.mae / self.mean_mae
+
+
+def run(
+    name: str,
+    dataset: str = "synthetic",
+    profile: str = "quick",
+    seed: int = 0,
+    *,
+    fold: int | None = None,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    runs: str | Path = "runs",
+    fresh: bool = False,
+    progress: bool | None = None,
+) -> Result:
+    """Train and test an experiment, or load it where that was done before.
+
+    A tenth of the training split is held out to select the epoch on, or the published validation
+    split where there is one; the test split is only watched (`Training.best_on_test`).
+
+    Args:
+        name: a row of a table, see `rows`.
+        dataset, data_root: as for `open_dataset`.
+        profile: one of `hmode.profiles.PROFILES`.
+        seed: of initial weights, batches, crops and flips; the held-out tenth is the same for all
+            seeds.
+        fold: which fold of a data set that has folds is the test split.
+        device: "auto", "cpu" or "cuda".
+        runs: the folder of all runs.
+        fresh: train again even where the run is there.
+        progress: show a bar; None: where somebody watches.
+
+    Raises:
+        InputError: a name is unknown, or the run folder holds another configuration.
+        TrainingError: as `fit`.
+    """
+    name = canonical(name)
+    settings = load_profile(profile, dataset)
+    experiment = EXPERIMENTS[name]
+    run_dir = run_folder(runs, name, dataset, profile, seed, fold)
+    train, validation, test = splits(dataset, settings, data_root, fold)
+    training = fit(
+        initial_model(experiment, settings, seed),
+        train,
+        validation,
+        experiment.settings(settings),
+        run_dir=run_dir,
+        seed=seed,
+        resume=not fresh,
+        test=test if experiment.watch_test else None,
+        device=device,
+        progress=progress,
+    )
+    model = load_run(run_dir)
+    evaluation = _cached_evaluation(run_dir, model, test, settings.schedule, device)
+    mean = float(true_counts(train).mean())
+    result = Result(
+        name,
+        seed,
+        model,
+        training,
+        evaluation,
+        mae(evaluation.true, mean),
+        mse(evaluation.true, mean),
+    )
+    _keep_record(result, dataset, profile, fold, device)
+    return result
+
+
+def run_folder(
+    runs: str | Path, name: str, dataset: str, profile: str, seed: int, fold: int | None = None
+) -> Path:
+    """Where a run lives.
+
+    Raises:
+        InputError: the experiment is unknown, the seed is no whole number of at least 0, or a fold
+            is missing or given for a data set without folds.
+    """
+    if not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed is {seed!r}, expected a whole number of at least 0")
+    folds = FOLDS.get(dataset)
+    if folds and fold not in range(folds):
+        raise InputError(f"fold is {fold!r}, {dataset} has folds 0 to {folds - 1}")
+    if not folds and fold is not None:
+        raise InputError(f"fold is {fold!r}, but {dataset} has no folds")
+    path = Path(runs) / profile / dataset / f"{canonical(name).replace('/', '-')}-seed{seed}"
+    return path if fold is None else path / f"fold{fold}"
+
+
+def splits(
+    dataset: str,
+    profile: Profile,
+    data_root: str | Path | None = None,
+    fold: int | None = None,
+) -> tuple[Sequence[CrowdImage], Sequence[CrowdImage], Sequence[CrowdImage]]:
+    """(train, validation, test) of a data set under a profile.
+
+    Validation is the published split where there is one, else held out of train; a data set whose
+    test annotations are not public is tested on its published validation split, and validation
+    held out.
+    """
+    chosen = {} if fold is None else {"fold": fold}
+
+    def part(split: str, options: dict) -> Sequence[CrowdImage]:
+        images = open_dataset(dataset, data_root, split, **options, **chosen)
+        return images if profile.limit is None else _first(images, profile.limit)
+
+    train = part("train", profile.train)
+    test = part("val" if dataset in UNLABELLED_TEST else "test", profile.test)
+    if dataset in PUBLISHED_VALIDATION:
+        return train, part("val", profile.test), test
+    return (*hold_out(train), test)
+
+
+# Data sets with cross validation folds, with a validation split of their own, and without public
+# test annotations.
+FOLDS = {"ucf_cc_50": 5}
+PUBLISHED_VALIDATION = ("jhu", "trancos")
+UNLABELLED_TEST = ("nwpu",)
+
+
+def initial_model(experiment: Experiment, profile: Profile, seed: int) -> CountingNetwork:
+    """The experiment's network at a profile's width, its weights drawn from `seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_model({**experiment.model, "width": profile.width}, weights=profile.weights)
+
+
+def _first(dataset: Sequence[CrowdImage], limit: int) -> Selection:
+    return Selection(dataset, range(min(limit, len(dataset))))
+
+
+def _cached_evaluation(run_dir: Path, model, test, schedule: Schedule, device: str) -> Evaluation:
+    """The test evaluation stored in a run folder, made and stored the first time."""
+    folder = RunFolder(run_dir)
+    rows = folder.table("test.csv")
+    PartialState().wait_for_everyone()  # all have looked before one writes
+    if not rows:
+        model.to(resolve_device(device))
+        rows = evaluate(model, test, sigma=schedule.sigma, window=schedule.window).table
+        model.cpu()
+        if PartialState().is_main_process:
+            folder.save_table("test.csv", rows)
+    return Evaluation.from_table(rows)
+
+
+def _keep_record(result: Result, dataset: str, profile: str, fold: int | None, device: str) -> None:
+    """Write the run's result.json, once: later versions did not train it."""
+    folder = RunFolder(result.training.run_dir)
+    path = folder.path / "result.json"
+    PartialState().wait_for_everyone()
+    if path.is_file() or not PartialState().is_main_process:
+        return
+    timing = folder.table("timing.csv")
+    peaks = [float(row["peak_gib"]) for row in timing if row["peak_gib"]]
+    evaluation = result.evaluation
+    record = {
+        "experiment": result.name,
+        "dataset": dataset,
+        "fold": fold,
+        "profile": profile,
+        **result.row,
+        "nae": evaluation.nae,
+        **{f"game{level}": float(game) for level, game in enumerate(evaluation.mean_game)},
+        "foreground_mae": evaluation.foreground_mae,
+        "foreground_mse": evaluation.foreground_mse,
+        "epochs": len(timing),
+        "seconds_per_epoch": result.training.seconds / len(timing),
+        "peak_gib": max(peaks, default=None),
+        "parameters": sum(p.numel() for p in result.model.parameters()),
+        "config": folder.identity(),
+        "hmode": version("hmode"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": _device_name(device),
+        "threads": torch.get_num_threads(),
+    }
+    text = json.dumps(record, indent=2) + "\n"
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def _device_name(device: str) -> str:
+    chosen = resolve_device(device)
+    return torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "cpu"
