@@ -546,5 +546,5 @@ def test_weights_of_another_network_are_named(tmp_path, vgg, change):
     torch.save(state, path)
     with pytest.raises(InputError) as error:
         Baseline(2, weights=path)
-    for words in (str(path), named, "VGG-16-BN"):
+    for words in (str(path), named, "vgg16_bn"):
         assert words in str(error.value)

@@ -3,11 +3,13 @@
 from hmode.errors import InputError
 from hmode.models.backbone import EncoderDecoder, MultiScaleNetwork
 from hmode.models.counter import CountingNetwork
+from hmode.models.csrnet import CSRNet
+from hmode.models.dmcount import DMCount
 from hmode.models.mixture import Baseline, Concat, HMoDE
 from hmode.models.official import load_official
 from hmode.models.prediction import Prediction
 
-MODELS = {model.__name__: model for model in (Baseline, Concat, HMoDE)}
+MODELS = {model.__name__: model for model in (Baseline, Concat, HMoDE, CSRNet, DMCount)}
 
 
 def build_model(config: dict, **more) -> CountingNetwork:
@@ -25,8 +27,10 @@ def build_model(config: dict, **more) -> CountingNetwork:
 __all__ = [
     "MODELS",
     "Baseline",
+    "CSRNet",
     "Concat",
     "CountingNetwork",
+    "DMCount",
     "EncoderDecoder",
     "HMoDE",
     "MultiScaleNetwork",

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import VGG16_BN_Weights
 
-from hmode.errors import InputError, MissingFileError
+from hmode.errors import InputError
 from hmode.models.counter import CountingNetwork
+from hmode.models.weights import load_vgg
 
 # Where torchvision's `vgg16_bn().features` is cut: each stage ends before the next max-pooling.
 STAGE_ENDS = (6, 13, 23, 33, 43)
@@ -65,9 +64,8 @@ class Encoder(nn.Module):
         )
         self.channels = [scaled(c, width) for c in STAGE_CHANNELS]
         if weights is not None:
-            if width != 1.0:
-                raise InputError(f"weights={str(weights)!r} needs width=1.0, found width={width}")
-            self._load_vgg(weights)
+            flat = nn.Sequential(*(layer for stage in self.stages for layer in stage))
+            load_vgg(flat, "vgg16_bn", weights, width)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         outputs = []
@@ -77,64 +75,12 @@ class Encoder(nn.Module):
             outputs.append(x)
         return outputs
 
-    def _load_vgg(self, weights: str | Path) -> None:
-        state = _vgg_state(weights)
-        flat = nn.Sequential(*(layer for stage in self.stages for layer in stage))
-        ours = {
-            key.removeprefix("features."): value
-            for key, value in state.items()
-            if key.startswith("features.")
-        }
-        try:
-            flat.load_state_dict(ours, strict=True)
-        except RuntimeError as error:
-            raise InputError(f"{weights}: not the weights of a VGG-16-BN: {error}") from None
-
 
 def _conv_bn_relu(c_in: int, c_out: int) -> list[nn.Module]:
     conv = nn.Conv2d(c_in, c_out, 3, padding=1)
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     nn.init.zeros_(conv.bias)
     return [conv, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
-
-
-def _vgg_state(weights: str | Path) -> dict[str, Tensor]:
-    """A VGG-16-BN state dict: torchvision's ImageNet weights, or those of a file."""
-    if weights == "imagenet":
-        try:
-            return VGG16_BN_Weights.IMAGENET1K_V1.get_state_dict(progress=False)
-        except OSError as error:
-            raise InputError(
-                f"weights='imagenet': torchvision could not download them ({error}); give the "
-                "path of a vgg16_bn state dict, or weights=None to train from scratch"
-            ) from None
-    return read_state_dict(weights)
-
-
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file or a torch.save file, without running pickled code.
-
-    Raises:
-        MissingFileError: there is no such file.
-        InputError: it is not a file of tensors.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such weights file")
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"{path}: not a readable weights file: {error}") from None
-    if isinstance(state, dict) and isinstance(state.get("model"), dict):
-        state = state["model"]
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
-        raise InputError(f"{path}: expected a state dict (names to tensors), bare or under 'model'")
-    return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 class Decoder(nn.Module):

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from hmode.models.backbone import scaled
 from hmode.models.counter import CountingNetwork
-from hmode.models.vgg import VGG16_TO_STRIDE_8, load_vgg, plain_vgg
+from hmode.models.vgg import VGG16_TO_STRIDE_8, plain_vgg
+from hmode.models.weights import load_vgg
 
 BACK_END = (512, 512, 512, 256, 128, 64)
 

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from hmode.models.backbone import conv_relu, resize, scaled, start_alive
 from hmode.models.counter import CountingNetwork
-from hmode.models.vgg import VGG19_TO_STRIDE_16, load_vgg, plain_vgg
+from hmode.models.vgg import VGG19_TO_STRIDE_16, plain_vgg
+from hmode.models.weights import load_vgg
 
 REGRESSION = (256, 128)
 

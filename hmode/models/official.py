@@ -11,8 +11,8 @@ from pathlib import Path
 from torch import Tensor
 
 from hmode.errors import InputError
-from hmode.models.backbone import read_state_dict
 from hmode.models.mixture import HMoDE
+from hmode.models.weights import read_state_dict
 
 # Ours is a Sequential of conv, ReLU, conv, ReLU, …: convolution i has index 2i.
 RENAMES = (
