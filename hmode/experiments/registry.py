@@ -1,0 +1,284 @@
+"""Every row of every table by name: each is the default with fields replaced.
+
+A name is `table/row`. Rows that are the same run are one run: `canonical` gives its name. The
+default is "hmode+rel", as in the paper; Tables IV to VII are about the network and train without
+REL, and so do the rows of Table IX before REL is added.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from hmode.errors import InputError
+from hmode.profiles import Profile, Schedule
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One row of a table: a network and what differs from the default losses.
+
+    Attributes:
+        title: as the paper prints it.
+        model: arguments of `build_model`.
+        loss: fields of `LossSettings` to replace.
+        schedule: fields of `Schedule` to replace.
+        effort: share of the profile's epochs to train for.
+        large_crop: whether to train on the profile's large crops (Table II).
+        watch_test: whether the test MAE is followed during training.
+    """
+
+    title: str
+    model: dict
+    loss: dict = field(default_factory=dict)
+    schedule: dict = field(default_factory=dict)
+    effort: float = 1.0
+    large_crop: bool = False
+    watch_test: bool = True
+
+    def settings(self, profile: Profile) -> Schedule:
+        """The schedule of this experiment under a profile."""
+        usual = profile.schedule
+        epochs = max(1, round(self.effort * usual.epochs))
+        share = epochs / usual.epochs
+        halve_after = tuple(round(after * share) for after in usual.halve_after)
+        changes = {"epochs": epochs, "halve_after": halve_after}
+        if self.large_crop:
+            changes["crop"] = profile.large_crop
+        loss = replace(usual.loss, **self.loss)
+        return replace(usual, **(changes | {"loss": loss} | self.schedule))
+
+
+NO_REL = {"relative_weight": 0.0}
+
+
+def _hmode(title: str, loss: dict | None = None, **model) -> Experiment:
+    """HMoDE+REL with some of its settings replaced."""
+    return Experiment(title, {"model": "HMoDE", **model}, loss or {})
+
+
+def _gates(title: str, **model) -> Experiment:
+    """HMoDE without REL with some of its settings replaced."""
+    return _hmode(title, NO_REL, **model)
+
+
+# The default has three names in the paper and many among its rows; it is trained once.
+BASELINE, HMODE, HMODE_REL = "baseline", "hmode", "hmode+rel"
+
+# Where the paper is silent: the baseline's loss is on its average and on each of its maps, like
+# every other network's.
+TABLE_1 = {
+    BASELINE: Experiment("Baseline", {"model": "Baseline"}, NO_REL),
+    HMODE: _gates("HMoDE"),
+    HMODE_REL: _hmode("HMoDE+REL"),
+}
+
+# Ours* (crops of 512) against ours; under the other profiles, crops twice to four times as large.
+TABLE_2 = {
+    "patch-default": HMODE_REL,
+    "patch-512": replace(_hmode("Ours*, large crops"), large_crop=True),
+}
+
+TABLE_4 = {
+    "average": BASELINE,
+    "concat": Experiment("Concat", {"model": "Concat"}, NO_REL),
+    "moe": _gates("MoE", depth=1),
+    "ord-13-2": _gates("HMoDE-ord ((E1, E3), E2)", groups=[[0, 2]]),
+    "ord-12-3": _gates("HMoDE-ord ((E1, E2), E3)", groups=[[0, 1]]),
+    "ord-1-23": _gates("HMoDE-ord (E1, (E2, E3))", groups=[[1, 2]]),
+    "iw": _gates("HMoDE (w/ iw)", gating="image"),
+    "phw": _gates("HMoDE (w/ phw)", gating="hard"),
+    "cg": _gates("HMoDE (w/ cg)", gating="channel"),
+    "no-attention": _gates("HMoDE (w/o att)", attention=None),
+    "no-importance": _hmode("HMoDE (w/o eim)", {**NO_REL, "importance_weight": 0.0}),
+    "hmode": HMODE,
+}
+
+DESIGNS = {"resblock": "ResBlock", "msblock": "MSBlock"}
+TABLE_5 = {
+    "conv2": HMODE,
+    "conv4": _gates("4*Conv", gate1="conv4"),
+    "conv6": _gates("6*Conv", gate1="conv6"),
+    **{name: _gates(title, gate1=name) for name, title in DESIGNS.items()},
+}
+TABLE_6 = {
+    place: HMODE if place == "EB3" else _gates(place, gate1_input=place)
+    for place in ("EB1", "EB2", "EB3", "DB3", "DB2", "DB1")
+}
+TABLE_7 = {
+    "conv3": HMODE,
+    "conv6": _gates("6*Conv", attention="conv6"),
+    "conv9": _gates("9*Conv", attention="conv9"),
+    **{name: _gates(title, attention=name) for name, title in DESIGNS.items()},
+}
+
+TABLE_8 = {
+    "k3-n2-d2": HMODE_REL,
+    "k4-n2-d2": _hmode("Ours (K=4, N=2, D=2)", experts=4),
+    "k4-n3-d2": _hmode("Ours (K=4, N=3, D=2)", experts=4, group_size=3),
+    "k3-n2-d3": _hmode("Ours (K=3, N=2, D=3)", depth=3),
+}
+
+# The paper gives no weights for GRL and ALC; that of GRL matches its gradient to L_Des's.
+TABLE_9 = {
+    "hmode": HMODE,
+    "grl": _hmode("+ GRL", {**NO_REL, "ranking_weight": 0.01}),
+    "alc": _hmode("+ ALC", {**NO_REL, "local_weight": 1.0}),
+    "double-branch": _hmode("+ DB + REL", local_head=True),
+    "one-branch": HMODE_REL,
+    "random": _hmode("+ REL (RR)", {"relative_mining": "random"}),
+    "matryoshka": _hmode("+ REL (MD)", {"relative_mining": "matryoshka"}),
+    "hard": HMODE_REL,
+}
+
+# Both networks train with the schedule of all others, so that a row's difference is its loss; REL
+# beside DM-Count's terms, which are in people, is a sum in people too.
+DM_COUNT = {
+    "density_weight": 0.0,
+    "transport_weight": 0.1,
+    "count_weight": 1.0,
+    "variation_weight": 0.01,
+}
+DM_COUNT_REL = DM_COUNT | {"relative_weight": 0.01, "relative_reduction": "sum"}
+TABLE_10 = {
+    "csrnet": Experiment("CSRNet", {"model": "CSRNet"}, NO_REL),
+    "csrnet+rel": Experiment("CSRNet +REL", {"model": "CSRNet"}),
+    "dm-count": Experiment("DM-Count", {"model": "DMCount"}, {**DM_COUNT, **NO_REL}),
+    "dm-count+rel": Experiment("DM-Count +REL", {"model": "DMCount"}, DM_COUNT_REL),
+}
+
+TABLE_11 = {
+    f"sublists-{n}": HMODE_REL if n == 3 else _hmode(f"REL({n}s)", {"sublists": n})
+    for n in range(1, 6)
+}
+
+FIG_6 = {
+    **{
+        f"w-{n}": HMODE_REL if n == 8 else _hmode(f"w = 1/{n}", {"cells": n})
+        for n in (64, 32, 16, 8, 4)
+    },
+    **{
+        f"s-{n}": HMODE_REL if n == 9 else _hmode(f"S = {n}", {"regions": n})
+        for n in (3, 6, 9, 12, 21, 30)
+    },
+}
+
+
+def _trap(title: str, scale: float, density: str, relative: str) -> Experiment:
+    """Short trainings of HMoDE+REL that differ in the scale of L_Des and REL only."""
+    loss = {"density_reduction": density, "relative_reduction": relative}
+    return Experiment(
+        title,
+        {"model": "HMoDE", "density_scale": scale},
+        loss | {"attention_reduction": density},
+        {"validate_every": 2},
+        effort=0.25,
+        watch_test=False,
+    )
+
+
+TRAP = {
+    "printed-1": _trap("as printed, scale 1", 1.0, "mean", "sum"),
+    "printed-100": _trap("as printed, scale 100", 100.0, "mean", "sum"),
+    "sums-100": _trap("both sums, scale 100", 100.0, "sum", "sum"),
+    "means-100": _trap("both means, scale 100", 100.0, "mean", "mean"),
+}
+
+# The paper against the released code, one difference at a time (`LossSettings`): its REL is
+# commented out of the training, which is the row "hmode".
+SUMS = {f"{term}_reduction": "sum" for term in ("density", "attention", "relative")}
+OFFICIAL_LOSS = SUMS | {
+    "relative_form": "official",
+    "importance_form": "official",
+    "output_weights": "official",
+}
+WINDOW = {"window": 15}
+OFFICIAL = {
+    "none": HMODE_REL,
+    "sums": _hmode("sums over pixels", SUMS),
+    "all-pairs": _hmode("REL over all pairs of a sub-list", {"relative_form": "official"}),
+    "batch-importance": _hmode("importance over the batch", {"importance_form": "official"}),
+    "output-weights": _hmode("outputs weighed 1, 2, 4", {"output_weights": "official"}),
+    "window": replace(_hmode("targets in 15 x 15 windows"), schedule=WINDOW),
+    "no-rel": HMODE,
+    "all": replace(_hmode("all of them", OFFICIAL_LOSS), schedule=WINDOW),
+    "all-no-rel": replace(
+        _hmode("all of them, without REL", OFFICIAL_LOSS | NO_REL), schedule=WINDOW
+    ),
+}
+
+# Each row is an experiment of its own or the name of the one that it is.
+TABLES: dict[str, dict[str, Experiment | str]] = {
+    "table1": TABLE_1,
+    "table2": TABLE_2,
+    "table3": {"hmode+rel": HMODE_REL},
+    "table4": TABLE_4,
+    "table5": TABLE_5,
+    "table6": TABLE_6,
+    "table7": TABLE_7,
+    "table8": TABLE_8,
+    "table9": TABLE_9,
+    "table10": TABLE_10,
+    "table11": TABLE_11,
+    "table12": {"hmode+rel": HMODE_REL},
+    "fig6": FIG_6,
+    "official": OFFICIAL,
+    "trap": TRAP,
+}
+
+EXPERIMENTS: dict[str, Experiment] = {
+    row if table == "table1" else f"{table}/{row}": experiment
+    for table, rows in TABLES.items()
+    for row, experiment in rows.items()
+    if isinstance(experiment, Experiment)
+}
+ALIASES: dict[str, str] = {
+    f"{table}/{row}": same if isinstance(same, str) else row
+    for table, rows in TABLES.items()
+    for row, same in rows.items()
+    if isinstance(same, str) or table == "table1"
+}
+
+
+def canonical(name: str) -> str:
+    """The experiment that a row's name stands for.
+
+    Raises:
+        InputError: there is no such row.
+    """
+    name = ALIASES.get(name, name)
+    if name not in EXPERIMENTS:
+        table = name.split("/")[0]
+        known = rows(table) if table in TABLES else sorted(EXPERIMENTS)
+        raise InputError(f"experiment is {name!r}, expected one of {known}")
+    return name
+
+
+def rows(table: str) -> list[str]:
+    """The names of a table's rows, in the paper's order; `canonical` says which run each is.
+
+    Raises:
+        InputError: there is no such table.
+    """
+    if table not in TABLES:
+        raise InputError(f"table is {table!r}, expected one of {list(TABLES)}")
+    return [f"{table}/{row}" for row in TABLES[table]]
+
+
+def select(names: list[str]) -> list[str]:
+    """Tables, rows and "all" → the experiments to train, each once, in order.
+
+    Raises:
+        InputError: a name is neither a table, nor a row, nor "all".
+    """
+    chosen = []
+    for name in names:
+        if name == "all":
+            chosen += EXPERIMENTS
+        elif name in TABLES:
+            chosen += [canonical(row) for row in rows(name)]
+        elif name in EXPERIMENTS or name in ALIASES:
+            chosen.append(canonical(name))
+        else:
+            raise InputError(
+                f"{name!r} is neither a table ({', '.join(TABLES)}) nor an experiment; "
+                "hmode experiments prints them all"
+            )
+    return list(dict.fromkeys(chosen))
