@@ -125,11 +125,11 @@ def _smoke(dataset: str) -> Profile:
 
 def _small(dataset: str) -> Profile:
     schedule = Schedule(
-        epochs=48,
+        epochs=32,
         batch_size=16,
         crop=64,
         learning_rate=1e-3,
-        halve_after=(24, 32, 39, 44),
+        halve_after=(16, 21, 26, 29),
         average=0.98,
         validate_every=8,
         checkpoint_every=8,
