@@ -16,5 +16,9 @@ class MissingFileError(InputError, FileNotFoundError):
         return str(self.args[0]) if self.args else ""
 
 
+class OutputError(HmodeError, OSError):
+    """A file cannot be written: names it and says why."""
+
+
 class TrainingError(HmodeError, RuntimeError):
     """Training cannot usefully go on (a loss that is not a number, a dead density map)."""

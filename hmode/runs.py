@@ -11,12 +11,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hmode.errors import InputError, MissingFileError
+from hmode.errors import InputError, MissingFileError, OutputError
 
 
 class RunFolder:
@@ -175,11 +177,20 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then put it in its place."""
+    """Let `write` fill a file beside `path`, then put it in its place.
+
+    Raises:
+        OutputError: the disk is full, or the place cannot be written; what was there is kept.
+    """
     partial = path.with_name(path.name + ".partial")
-    write(partial)
-    _flush(partial)
-    os.replace(partial, path)
+    try:
+        write(partial)
+        _flush(partial)
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise OutputError(f"{path}: cannot be written: {error}") from error
 
 
 def _flush(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Options that several commands share, and what they do before the work."""
 
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import click
 
@@ -58,10 +59,19 @@ SETTING = options(
 )
 
 
-def prepare(table: Path | None) -> None:
-    """Make the folder of a file to be written before the work is done."""
-    if table is not None:
-        try:
-            table.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{table}: cannot make its folder: {error}") from None
+def prepare(path: Path | None) -> None:
+    """Make the folder of a file to be written, and see that it can be, before the work is done.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected a file to write")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error}") from None
