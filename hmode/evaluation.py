@@ -3,11 +3,12 @@
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from accelerate.utils import gather_object
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from hmode.data import CrowdImage, normalise
@@ -43,22 +44,38 @@ def evaluate(
     if len(dataset) == 0:
         raise InputError("the data set to evaluate on is empty")
     rank, world = process()
-    was_training = model.training
-    model.eval()
-    rows = []
-    try:
-        with progress_bar(len(dataset), progress) as bar:
-            for i in range(rank, len(dataset), world):
-                rows.append((i, count_image(model, dataset[i], sigma=sigma, window=window)))
-                bar.update()
-    finally:
-        model.train(was_training)
+    mine = count_images(model, dataset, sigma=sigma, window=window, progress=progress)
+    rows = list(zip(range(rank, len(dataset), world), mine, strict=True))
     if world > 1:
         rows = sorted(gather_object(rows), key=lambda row: row[0])
     return Evaluation.of([count for _, count in rows])
 
 
-@torch.inference_mode()
+def count_images(
+    model: CountingNetwork,
+    dataset: Sequence[CrowdImage],
+    *,
+    sigma: float = 4.0,
+    window: int | None = None,
+    progress: bool | None = False,
+) -> Iterator[ImageCount]:
+    """Count this process's share of a data set, every world-th image from its rank on.
+
+    What `evaluate` gathers, and what the metrics of `hmode.metrics.aggregate` are updated with.
+    Arguments and errors are those of `evaluate`.
+    """
+    rank, world = process()
+    was_training = model.training
+    model.eval()
+    try:
+        with progress_bar(len(dataset), progress) as bar:
+            for i in range(rank, len(dataset), world):
+                yield count_image(model, dataset[i], sigma=sigma, window=window)
+                bar.update()
+    finally:
+        model.train(was_training)
+
+
 def count_image(
     model: CountingNetwork,
     sample: CrowdImage,
@@ -75,34 +92,42 @@ def count_image(
         InputError: the image is too small, or does not fit into the device's memory.
     """
     prediction = predict(model, sample)
-    everywhere = torch.ones(sample.size, dtype=torch.bool)
-    region = everywhere if sample.mask is None else sample.mask
+    region, people = counted(sample)
     on_device = region.to(prediction.density.device)
     by_map = torch.stack(
         [
             (prediction.full_size(each)[0, 0] * on_device).sum()
             for each in prediction.maps.split(1, dim=1)
         ]
-    ).tolist()
+    )
+    by_map = tuple(by_map.tolist())
     if not getattr(sample, "annotated", True):
-        nothing = math.nan
-        return ImageCount(
-            sample.name, nothing, nothing, tuple(by_map), (nothing,) * 4, (nothing,) * 2
-        )
-    people = sample.points[people_in(region, sample.points)]
+        unknown = math.nan
+        return ImageCount(sample.name, unknown, unknown, by_map, (unknown,) * 4, (unknown,) * 2)
     density = prediction.full_size()[0, 0] * on_device
     target = density_map(people.to(density.device), sample.size, sigma=sigma, window=window)
     foreground = target > FOREGROUND
     return ImageCount(
-        sample.name,
-        sample.count if sample.mask is None else len(people),
-        len(people),
-        tuple(by_map),
-        tuple(game_errors(density, people).tolist()),
-        (int(people_in(foreground.cpu(), people).sum()), (density * foreground).sum().item()),
+        name=sample.name,
+        true=sample.count if sample.mask is None else len(people),
+        inside=len(people),
+        by_map=by_map,
+        game=tuple(game_errors(density, people).tolist()),
+        foreground=(
+            int(people_in(foreground.cpu(), people).sum()),
+            (density * foreground).sum().item(),
+        ),
     )
 
 
+def counted(sample: CrowdImage) -> tuple[Tensor, Tensor]:
+    """Where people are counted, bool `[H, W]`: all of the image or its mask; and the annotated
+    points there, `[n, 2]`."""
+    region = torch.ones(sample.size, dtype=torch.bool) if sample.mask is None else sample.mask
+    return region, sample.points[people_in(region, sample.points)]
+
+
+@torch.inference_mode()
 def predict(model: CountingNetwork, sample: CrowdImage) -> Prediction:
     """The network's maps of one image, whose name is in every error.
 

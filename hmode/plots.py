@@ -140,23 +140,77 @@ def counts_scatter(evaluations: dict[str, Evaluation]) -> Figure:
     )
     top = max(max(e.true.max(), e.predicted.max()) for e in evaluations.values()) * 1.15
     for ax, (name, each), colour in zip(axes.flat, evaluations.items(), PALETTE, strict=False):
-        ax.plot([1, top], [1, top], color="grey", linewidth=1, label="exact")
-        ax.scatter(
-            each.true,
-            np.maximum(each.predicted, 1),
-            s=18,
-            alpha=0.7,
-            color=colour,
-            label="test image",
-        )
-        ax.set(
-            xscale="log",
-            yscale="log",
-            xlabel="annotated people",
-            aspect="equal",
-            title=f"{name}: MAE {each.mae:.1f}",
-        )
-    axes[0, 0].set_ylabel("predicted people (at least 1)")
+        show_counts(ax, each, top=top, colour=colour)
+        ax.set_title(f"{name}: MAE {each.mae:.1f}")
+        ax.label_outer()
     axes[0, 0].legend()
     sns.despine(fig)
     return fig
+
+
+def show_counts(ax: Axes, evaluation: Evaluation, *, top: float, colour=PALETTE[0]):
+    """Predicted against annotated counts, up to `top`, and the identity line."""
+    ax.plot([1, top], [1, top], color="grey", linewidth=1, label="exact")
+    ax.scatter(
+        np.maximum(evaluation.true, 1),
+        np.maximum(evaluation.predicted, 1),
+        s=18,
+        alpha=0.7,
+        color=colour,
+        label="test image",
+    )
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel="annotated people (at least 1)",
+        ylabel="predicted people (at least 1)",
+        aspect="equal",
+    )
+
+
+# Verdicts of `hmode.results.compare`, by colour; anything else is grey.
+VERDICTS = {"better": PALETTE[2], "worse": PALETTE[3], "default": "black"}
+
+
+def dot_table(rows, *, published: str = "sha", live: dict[str, float] | None = None) -> Figure:
+    """A table of the paper as dots: its errors, ours with their spread, and the differences.
+
+    Args:
+        rows: of `hmode.results.tables.table`, as a DataFrame.
+        published: which data set's published MAE to show on the left.
+        live: MAE by experiment of runs just made, marked in the middle.
+    """
+    rows = rows.iloc[::-1].reset_index(drop=True)  # the first row on top
+    figure, axes = plt.subplots(
+        1, 3, figsize=(10, 0.34 * len(rows) + 1.5), sharey=True, width_ratios=(1, 1.2, 1.2)
+    )
+    colours = [VERDICTS.get(verdict, "0.45") for verdict in _column(rows, "verdict")]
+    printed, ours, spread = (
+        _column(rows, name) for name in (f"paper_{published}_mae", "mae", "mae_sd")
+    )
+    axes[0].scatter(printed, rows.index, color=PALETTE[0], zorder=3)
+    axes[0].set(title=f"the paper, {published.upper()}", xlabel="MAE, people")
+    axes[1].scatter(ours, rows.index, c=colours, zorder=3, label="mean over seeds")
+    axes[1].hlines(rows.index, ours - spread, ours + spread, colors=colours, label="± 1 sd")
+    if live:
+        marks = [live.get(experiment, np.nan) for experiment in rows["experiment"]]
+        axes[1].scatter(marks, rows.index, marker="x", color=PALETTE[1], label="just now")
+    axes[1].set(title="ours", xlabel="MAE, people")
+    axes[1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncol=3, frameon=False)
+    low, high = _column(rows, "low"), _column(rows, "high")
+    axes[2].axvline(0, color="0.7", linewidth=1)
+    axes[2].scatter(_column(rows, "difference"), rows.index, c=colours, zorder=3)
+    axes[2].hlines(rows.index, low, high, colors=colours)
+    axes[2].set(title="ours, difference to the default", xlabel="MAE, people (95 % interval)")
+    titles = rows["title"].where(rows["experiment"] != "hmode+rel", "HMoDE+REL")
+    axes[0].set_yticks(rows.index, titles)
+    for ax in axes:
+        ax.grid(axis="x", alpha=0.3)
+    sns.despine(figure)
+    return figure
+
+
+def _column(rows, name: str) -> np.ndarray:
+    """A column of a table, empty where it has none."""
+    values = rows[name].to_numpy() if name in rows else np.full(len(rows), np.nan)
+    return values

@@ -131,9 +131,11 @@ def test_imports_run_downwards(package, above):
 
 
 def test_what_is_for_notebooks_is_imported_by_nothing_below_it():
-    side = ("lab", "plots", "widgets", "notebooks", "cli")
+    side = ("lab", "plots", "report", "widgets", "notebooks", "cli")
     allowed = {
         "hmode.notebooks": {"lab"},
+        "hmode.report": {"plots"},
+        "hmode.cli.evaluate": {"report"},
         "hmode.cli.reproduce": {"notebooks"},
         "hmode.__main__": {"cli"},
     }

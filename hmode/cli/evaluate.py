@@ -1,13 +1,20 @@
 """hmode evaluate: a trained network on a data set."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import numpy as np
 
 from hmode.cli.options import DATA, prepare
 from hmode.data import open_dataset
+from hmode.errors import InputError
 from hmode.evaluation import evaluate, load_run, resolve_device
-from hmode.runs import write_csv
+from hmode.metrics import LEVELS, Evaluation, density_levels
+from hmode.runs import RunFolder, write_csv
+from hmode.submission import write_submission
+
+FOLDS = 5
 
 
 @click.command(name="evaluate")
@@ -18,6 +25,13 @@ from hmode.runs import write_csv
     default="test",
     show_default=True,
     help="Split of the data set.",
+)
+@click.option(
+    "--folds",
+    "--fold",
+    "folds",
+    type=click.Choice([*map(str, range(FOLDS)), "all"]),
+    help="Evaluate RUN/fold<K> on its own test fold; all: each of them, and their mean.",
 )
 @click.option(
     "--which",
@@ -41,20 +55,170 @@ from hmode.runs import write_csv
 @click.option(
     "--csv", "table", type=click.Path(path_type=Path), help="Write one row an image to this file."
 )
-def evaluate_run(run_dir, dataset, data_root, split, which, max_side, device, table):
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path),
+    help="Draw counts, errors and the maps of the worst images into this file (.png, .pdf, ...).",
+)
+@click.option(
+    "--submission",
+    type=click.Path(path_type=Path),
+    help="Write the counts of the test split of nwpu as its benchmark takes them.",
+)
+@click.option("--by-level", is_flag=True, help="Print the errors by density level.")
+@click.option(
+    "--levels",
+    metavar="COUNTS",
+    help="As --by-level, with levels that end at these counts.  [default: 50,500]",
+)
+def evaluate_run(
+    run_dir,
+    dataset,
+    data_root,
+    split,
+    folds,
+    which,
+    max_side,
+    device,
+    table,
+    picture,
+    submission,
+    by_level,
+    levels,
+):
     """Count the images of a data set with the trained network in the folder RUN."""
-    model = load_run(run_dir, which).to(resolve_device(device))
-    options = {} if max_side is None else {"max_side": max_side}
-    images = open_dataset(dataset, data_root, split, **options)
-    prepare(table)
-    result = evaluate(model, images, progress=None)
+    edges = _edges(levels) if levels else LEVELS if by_level else None
+    if submission and (dataset, split) != ("nwpu", "test"):
+        raise InputError("--submission is for --dataset nwpu --split test")
+    report = _report(picture) if picture else None
+    for path in (table, picture, submission):
+        prepare(path)
+    parts = []
+    for target in _targets(run_dir, dataset, folds):
+        images = target.open(dataset, data_root, split, max_side)
+        model = load_run(target.run_dir, which).to(resolve_device(device))
+        result = evaluate(model, images, progress=None, **target.kernel)
+        _require_finite(result, target.run_dir)
+        worst = report.worst_images(model, images, result, **target.kernel) if report else []
+        parts.append((target, result, worst))
+        _print(result, f"fold {target.fold}: " if folds else "")
+    results = [result for _, result, _ in parts]
+    if len(results) > 1:
+        _print_mean(results)
+    whole = Evaluation.joined(results)
+    if edges:
+        _print_levels(whole.by_level(edges))
     if table:
-        write_csv(table, result.table)
-    _print_errors(result)
+        write_csv(table, _rows(parts, bool(folds)))
+    if submission:
+        write_submission(submission, whole.names, whole.predicted)
+    if report:
+        worst = sorted((w for *_, some in parts for w in some), key=lambda w: -abs(w.error))
+        report.save_picture(report.evaluation_picture(whole, worst[: report.WORST]), picture)
 
 
-def _print_errors(result):
-    click.echo(
-        f"{len(result.names)} images, {result.true.sum():.0f} people: MAE {result.mae:.2f}, "
-        f"MSE (root) {result.mse:.2f}"
+@dataclass(frozen=True)
+class _Target:
+    """A run to evaluate, and on which fold: None for a data set without folds."""
+
+    run_dir: Path
+    fold: int | None
+    kernel: dict  # sigma and window of the run's target maps
+
+    def open(self, dataset, data_root, split, max_side):
+        options = {"max_side": max_side, "fold": self.fold}
+        options = {name: value for name, value in options.items() if value is not None}
+        return open_dataset(dataset, data_root, split, **options)
+
+
+def _targets(run_dir: Path, dataset: str, folds: str | None) -> list[_Target]:
+    """What to evaluate: the run itself, or those of its folds that are asked for."""
+    if folds is None:
+        if (run_dir / "fold0").is_dir():
+            raise InputError(f"{run_dir}: holds a run for each fold; give --fold K or --folds all")
+        return [_target(run_dir, dataset, None)]
+    numbers = range(FOLDS) if folds == "all" else [int(folds)]
+    return [_target(run_dir / f"fold{number}", dataset, number) for number in numbers]
+
+
+def _target(run_dir: Path, dataset: str, fold: int | None) -> _Target:
+    config = RunFolder(run_dir).config()
+    train = config.get("train", {})
+    trained_on = train.get("fold") if train.get("name") == dataset else None
+    if None not in (fold, trained_on) and fold != trained_on:
+        raise InputError(
+            f"{run_dir}: trained with fold {trained_on} as its test fold, and has seen fold {fold}"
+        )
+    schedule = config.get("schedule", {})
+    kernel = {name: schedule[name] for name in ("sigma", "window") if name in schedule}
+    return _Target(run_dir, trained_on if fold is None else fold, kernel)
+
+
+def _edges(text: str) -> list[int]:
+    try:
+        edges = [int(edge) for edge in text.split(",")]
+    except ValueError:
+        raise InputError(f"--levels is {text!r}, expected whole numbers, as 50,500") from None
+    density_levels(edges)
+    return edges
+
+
+def _report(picture: Path):
+    """The module that draws, once it is sure that it can."""
+    try:
+        from hmode import report
+    except ImportError as error:
+        raise InputError(f"--picture needs {error.name}: pip install 'hmode[notebooks]'") from None
+    report.check_picture(picture)
+    return report
+
+
+def _require_finite(result: Evaluation, run_dir: Path) -> None:
+    bad = np.flatnonzero(~np.isfinite(result.predicted))
+    if len(bad):
+        raise InputError(
+            f"{run_dir}: counts {result.predicted[bad[0]]} people in {result.names[bad[0]]}; "
+            "its weights are of no use"
+        )
+
+
+def _print(result: Evaluation, label: str) -> None:
+    blind = int((~result.annotated).sum())
+    if blind:
+        total = result.predicted[~result.annotated].sum()
+        click.echo(f"{label}{blind} images without annotation, {total:.0f} people predicted")
+    if result.annotated.any():
+        people = f"{result.annotated.sum()} images, {np.nansum(result.true):.0f} people: "
+        click.echo(label + people + _describe(result.errors))
+
+
+def _print_mean(results: list[Evaluation]) -> None:
+    """The mean of each error over the folds, as UCF_CC_50 is reported."""
+    errors = [result.errors for result in results]
+    mean = {name: float(np.mean([each[name] for each in errors])) for name in errors[0]}
+    click.echo(f"mean of {len(results)} folds: {_describe(mean)}")
+
+
+def _describe(errors: dict[str, float]) -> str:
+    game = ", ".join(f"{errors[f'game{level}']:.2f}" for level in range(4))
+    return (
+        f"MAE {errors['mae']:.2f}, MSE (root) {errors['mse']:.2f}, NAE {errors['nae']:.3f}; "
+        f"GAME(0-3) {game}; foreground MAE {errors['foreground_mae']:.2f}, "
+        f"MSE (root) {errors['foreground_mse']:.2f}"
     )
+
+
+def _print_levels(rows: list[dict]) -> None:
+    click.echo(f"{'people':>12} {'images':>7} {'MAE':>9} {'MSE':>9} {'NAE':>7}")
+    for row in rows:
+        errors = "{mae:9.2f} {mse:9.2f} {nae:7.3f}".format(**row) if row["images"] else "-"
+        click.echo(f"{row['level']:>12} {row['images']:7d} {errors:>9}")
+
+
+def _rows(parts, folded: bool) -> list[dict]:
+    """One row an image, with its fold first where there are folds."""
+    return [
+        ({"fold": target.fold} if folded else {}) | row
+        for target, result, _ in parts
+        for row in result.table
+    ]

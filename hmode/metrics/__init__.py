@@ -4,8 +4,8 @@ The same errors as torchmetrics metrics, which aggregate over processes, are in
 `hmode.metrics.aggregate`; importing that takes seconds and loads matplotlib, hence not here.
 """
 
-from hmode.metrics.counts import mae, mse, nae
-from hmode.metrics.evaluation import LEVELS, Evaluation, ImageCount
+from hmode.metrics.counts import LEVELS, density_levels, mae, mse, nae
+from hmode.metrics.evaluation import Evaluation, ImageCount
 from hmode.metrics.regions import FOREGROUND, cell_people, cell_sums, game_errors, people_in
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "ImageCount",
     "cell_people",
     "cell_sums",
+    "density_levels",
     "game_errors",
     "mae",
     "mse",

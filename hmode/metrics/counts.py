@@ -1,8 +1,15 @@
-"""Errors of counts over a test set."""
+"""Errors of counts over a test set, and the density levels that they are given by."""
+
+import math
+from collections.abc import Sequence
+from numbers import Integral
 
 import numpy as np
 
 from hmode.errors import InputError
+
+# The largest counts of the low and the medium level of JHU-CROWD++ (Sindagi et al., TPAMI 2020).
+LEVELS = (50, 500)
 
 
 def mae(true, predicted) -> float:
@@ -25,6 +32,26 @@ def nae(true, predicted) -> float:
     true = np.asarray(true, dtype=float)
     crowded = true > 0
     return float((relative[crowded] / true[crowded]).mean()) if crowded.any() else float("nan")
+
+
+def density_levels(edges: Sequence[int] = LEVELS) -> dict[str, tuple[float, float]]:
+    """The least and largest true count of each density level, by its name.
+
+    Args:
+        edges: the largest count of each level but the last, rising. (50, 500), the levels that
+            JHU-CROWD++ calls low, medium and high, gives {"0-50": (0, 50), "51-500": (51, 500),
+            "501+": (501, inf)}.
+
+    Raises:
+        InputError: edges are not one or more rising whole numbers of at least 0.
+    """
+    edges = list(edges)
+    whole = all(isinstance(edge, Integral) and edge >= 0 for edge in edges)
+    if not edges or not whole or sorted(set(edges)) != edges:
+        raise InputError(f"levels end at {edges}, expected rising whole numbers of at least 0")
+    lows = [0, *(edge + 1 for edge in edges)]
+    levels = {f"{low}-{high}": (low, high) for low, high in zip(lows, edges, strict=False)}
+    return levels | {f"{lows[-1]}+": (lows[-1], math.inf)}
 
 
 def _differences(true, predicted) -> np.ndarray:

@@ -3,16 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 
 from hmode.errors import InputError
-from hmode.metrics.counts import mae, mse, nae
+from hmode.metrics.counts import LEVELS, density_levels, mae, mse, nae
 from hmode.metrics.regions import GAME_LEVELS
 
-# The largest counts of JHU-CROWD++'s low and medium density levels (0-50, 51-500, 501+).
-LEVELS = (50, 500)
 GAME_COLUMNS = tuple(f"game{level}" for level in range(GAME_LEVELS))
 FOREGROUND_COLUMNS = ("foreground_true", "foreground")
 
@@ -77,6 +74,11 @@ class Evaluation:
             *(np.array([getattr(each, name) for each in counts], float) for name in columns),
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence["Evaluation"]) -> "Evaluation":
+        """One evaluation of all images of several, of the same maps."""
+        return cls.from_table([row for part in parts for row in part.table])
+
     @property
     def predicted(self) -> np.ndarray:
         """`[n]`, the final map's counts."""
@@ -90,72 +92,68 @@ class Evaluation:
     @property
     def mae(self) -> float:
         """Mean absolute error against the annotated counts."""
-        return self._error(mae)
+        return mae(self._annotated("true"), self._annotated("predicted"))
 
     @property
     def mse(self) -> float:
         """Root of the mean squared error against the annotated counts."""
-        return self._error(mse)
+        return mse(self._annotated("true"), self._annotated("predicted"))
 
     @property
     def nae(self) -> float:
         """Mean of |error| / annotated count over the images with people."""
-        return self._error(nae)
+        return nae(self._annotated("true"), self._annotated("predicted"))
 
     @property
     def mean_game(self) -> np.ndarray:
         """`[4]`, GAME(0) to GAME(3), the mean over the images."""
-        return self._kept("game")[self.annotated].mean(axis=0)
+        return self._annotated("game").mean(axis=0)
 
     @property
     def foreground_mae(self) -> float:
         """Mean absolute error of the counts inside the foreground (section IV-E)."""
-        return mae(*self._kept("foreground")[self.annotated].T)
+        return mae(*self._annotated("foreground").T)
 
     @property
     def foreground_mse(self) -> float:
         """Root of the mean squared error of the counts inside the foreground (section IV-E)."""
-        return mse(*self._kept("foreground")[self.annotated].T)
+        return mse(*self._annotated("foreground").T)
 
-    def _error(self, metric) -> float:
-        return metric(self.true[self.annotated], self.predicted[self.annotated])
+    @property
+    def errors(self) -> dict[str, float]:
+        """All of them: mae, mse, nae, game0 to game3, foreground_mae, foreground_mse."""
+        return {
+            "mae": self.mae,
+            "mse": self.mse,
+            "nae": self.nae,
+            **dict(zip(GAME_COLUMNS, self.mean_game.tolist(), strict=True)),
+            "foreground_mae": self.foreground_mae,
+            "foreground_mse": self.foreground_mse,
+        }
 
-    def _kept(self, name: str) -> np.ndarray:
+    def _annotated(self, name: str) -> np.ndarray:
+        """The rows of a field that errors are of, at least one."""
         values = getattr(self, name)
         if values is None:
             raise InputError(f"this evaluation was stored without '{name}'; evaluate again")
-        return values
+        if not self.annotated.any():
+            raise InputError(f"none of the {len(self.names)} images has an annotation")
+        return values[self.annotated]
 
     def levels(self, edges: Sequence[int] = LEVELS) -> dict[str, np.ndarray]:
-        """The annotated images of each density level: {"all": ..., "0-50": ..., ..., "501+": ...}.
+        """Which images are of each density level, after "all" of them: bool `[n]` each.
 
-        Args:
-            edges: the largest true count of each level but the last, rising.
-
-        Returns:
-            bool `[n]` each.
-
-        Raises:
-            InputError: edges are no rising whole numbers of at least 0.
+        Images without annotation are of none. `edges` are those of `density_levels`.
         """
-        edges = [*edges]
-        whole = all(isinstance(edge, Integral) and edge >= 0 for edge in edges)
-        if not whole or sorted(set(edges)) != edges:
-            raise InputError(f"edges are {edges}, expected rising whole numbers of at least 0")
-        level = np.searchsorted(edges, self.true, side="left")
-        lows = [0, *(edge + 1 for edge in edges)]
-        names = [f"{low}-{high}" for low, high in zip(lows, edges, strict=False)]
-        found = {"all": self.annotated}
-        if edges:
-            for i, name in enumerate([*names, f"{lows[-1]}+"]):
-                found[name] = self.annotated & (level == i)
-        return found
+        bounds = {"all": (0, math.inf)} | density_levels(edges)
+        return {
+            name: (low <= self.true) & (self.true <= high) for name, (low, high) in bounds.items()
+        }
 
     def by_level(self, edges: Sequence[int] = LEVELS) -> list[dict]:
         """Errors over all images, then by density level: level, images, mae, mse, nae.
 
-        Errors are None for a level without images. Levels as in `levels`; JHU-CROWD++ calls its
-        three low, medium and high.
+        Errors are None for a level without images. `edges` are those of `density_levels`.
         """
         return [
             {"level": name, "images": int(some.sum())}
@@ -171,7 +169,8 @@ class Evaluation:
     def by_map_errors(self, edges: Sequence[int] = LEVELS) -> list[dict]:
         """Errors of each map by density level (Table XII): level, images, map, mae, mse.
 
-        Maps are numbered as in `by_map`; errors are None for a level without images.
+        Maps are numbered as in `by_map`. Errors are None for a level without images. `edges` are
+        those of `density_levels`.
         """
         return [
             {
