@@ -29,6 +29,15 @@ from hmode.models.hierarchy import inner_levels
 # 8 and 16) and the decoder's blocks at strides 16, 8 and 4.
 PLACES = {"EB1": 2, "EB2": 3, "EB3": 4, "DB3": 5, "DB2": 6, "DB1": 7}
 
+CHOICES = {
+    "depth": (1, 2, 3),
+    "gating": GATINGS,
+    "gate1": tuple(GATE1_DESIGNS),
+    "gate1_input": tuple(PLACES),
+    "attention": (*ATTENTION_DESIGNS, None),
+    "local_head": (False, True),
+}
+
 
 class Baseline(MultiScaleNetwork):
     """The paper's baseline (section IV-B.3): the K maps of the encoder-decoder, averaged.
@@ -115,29 +124,23 @@ class HMoDE(MultiScaleNetwork):
         local_head=False,
     ):
         super().__init__(experts=experts, width=width, weights=weights, density_scale=density_scale)
-        if depth == 1 and attention == "conv3":  # the default, of which there is none
-            attention = None
-        for name, value, allowed in (
-            ("depth", depth, (1, 2, 3)),
-            ("gating", gating, GATINGS),
-            ("gate1", gate1, tuple(GATE1_DESIGNS)),
-            ("gate1_input", gate1_input, tuple(PLACES)[: 3 + experts]),
-            ("attention", attention, (None, *ATTENTION_DESIGNS) if depth > 1 else (None,)),
-            ("local_head", local_head, (False, True)),
-        ):
-            if value not in allowed:
-                raise InputError(f"{name} is {value!r}, expected one of {allowed}")
-        self.levels = inner_levels(experts, group_size, depth, groups)
-        self.config |= {
+        settings = {
             "group_size": group_size,
             "depth": depth,
-            "groups": None if groups is None else [list(group) for group in groups],
+            "groups": groups,
             "gating": gating,
             "gate1": gate1,
             "gate1_input": gate1_input,
             "attention": attention,
             "local_head": local_head,
         }
+        _check_choices(experts, settings)
+        self.levels = inner_levels(experts, group_size, depth, groups)
+        if depth == 1:
+            settings["attention"] = attention = None
+        if groups is not None:
+            settings["groups"] = [list(group) for group in groups]
+        self.config |= settings
 
         channels = [*self.encoder.channels, *self.decoder.channels]
         finest = self.decoder.channels[-1]
@@ -188,32 +191,20 @@ class HMoDE(MultiScaleNetwork):
         experts = self.expert_maps(blocks)  # [B, K, h, w]
         grid = experts.shape[-2:]
 
-        # Channel-wise gates mix features [B, K, C, h, w] with weights [B, M, N, C, 1, 1].
-        channels = self.channel_mixing
-        inputs = experts if channels is None else channels.inputs(blocks)
-        mixed, gates = [], []
-        for gating_net, members, level in zip(
-            self.inner_gates, self.members, self.levels, strict=True
-        ):
-            gate = gating_net([*stages, *blocks][self.place], grid)  # [B, M, N, h, w]
-            groups = (gate * inputs[:, members]).sum(dim=2)  # [B, M, h, w]
-            gates.append(gate)
-            mixed.append(groups)
-            inputs = torch.cat([groups, *(inputs[:, i : i + 1] for i in level.passed)], dim=1)
+        gate1_input, gate2_input, attention = [*stages, *blocks][self.place], stages[-1], None
+        if self.attention is not None:
+            attention = self.attention(stages[-1])  # [B, 1, H/16, W/16]
+            gate2_input = attention * stages[-1]  # F'
 
-        attention = gate2 = None
-        if self.gate2 is not None:
-            features = stages[-1]  # F
-            if self.attention is not None:
-                attention = self.attention(features)  # [B, 1, H/16, W/16]
-                features = attention * features
-            gate2 = self.gate2(features, grid)[:, 0]  # [B, M, h, w]
-            mixed.append((gate2 * inputs).sum(dim=1, keepdim=True))
-
-        if channels is not None:
-            mixed = channels.maps(mixed)
+        if self.channel_mixing is None:
+            mixed, gates = self.mix(experts, gate1_input, gate2_input, grid)
+        else:
+            features = self.channel_mixing.inputs(blocks)  # [B, K, C, h, w]
+            mixed, gates = self.mix(features, gate1_input, gate2_input, grid)
+            mixed = self.channel_mixing.maps(mixed)
             gates = [mean_weights(gate, grid) for gate in gates]
-            gate2 = None if gate2 is None else mean_weights(gate2, grid)
+
+        gate2 = None if self.gate2 is None else gates.pop()[:, 0]  # [B, M, h, w]
         *levels, density = mixed
         return {
             "experts": experts,
@@ -224,3 +215,43 @@ class HMoDE(MultiScaleNetwork):
             "attention": None if attention is None else to_grid(attention, grid),
             "local": None if self.local_head is None else self.local_head(blocks[-1]).float(),
         }
+
+    def mix(
+        self, inputs: Tensor, gate1_input: Tensor, gate2_input: Tensor, grid: tuple[int, int]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Eq. 1: from the bottom of the hierarchy, every level's mixtures and their weights.
+
+        Args:
+            inputs: the experts `[B, K, h, w]`, or for channel-wise gates features
+                `[B, K, C, h, w]`, finest first.
+            gate1_input: the features that the inner gating nets read.
+            gate2_input: F' (or F) `[B, C, H/16, W/16]`, which gating net 2 reads.
+            grid: (h, w).
+
+        Returns:
+            For each level, the final one included: mixtures `[B, M, h, w]` and weights
+            `[B, M, N, h, w]`; for channel-wise gates `[B, M, C, h, w]` and `[B, M, N, C, 1, 1]`.
+        """
+        mixed, gates = [], []
+        for gating_net, members, level in zip(
+            self.inner_gates, self.members, self.levels, strict=True
+        ):
+            gates.append(gating_net(gate1_input, grid))  # [B, M, N, h, w]
+            mixed.append((gates[-1] * inputs[:, members]).sum(dim=2))  # [B, M, h, w]
+            passed = [inputs[:, i : i + 1] for i in level.passed]
+            inputs = torch.cat([mixed[-1], *passed], dim=1)
+        if self.gate2 is not None:
+            gates.append(self.gate2(gate2_input, grid))  # [B, 1, M, h, w]
+            mixed.append((gates[-1] * inputs[:, None]).sum(dim=2))  # [B, 1, h, w]
+        return mixed, gates
+
+
+def _check_choices(experts: int, settings: dict) -> None:
+    """Refuse settings of `HMoDE` that are out of their range or contradict each other."""
+    for name, allowed in CHOICES.items():
+        if settings[name] not in allowed:
+            raise InputError(f"{name} is {settings[name]!r}, expected one of {allowed}")
+    if settings["gate1_input"] == "DB1" and experts < 3:
+        raise InputError(f"gate1_input is 'DB1', but {experts} experts have no decoder block DB1")
+    if settings["depth"] == 1 and settings["attention"] not in ("conv3", None):
+        raise InputError(f"attention is {settings['attention']!r}, but depth=1 has no attention")

@@ -36,8 +36,12 @@ def load_official(model: HMoDE, checkpoint: str | Path | Mapping[str, Tensor]) -
 
     Raises:
         MissingFileError: there is no such file.
-        InputError: a name is missing or unknown, or a tensor has another shape.
+        InputError: a name is missing or unknown, a tensor has another shape, or `model` is a
+            variant of equal shape.
     """
+    for name, default in (("gating", "pixel"), ("gate1_input", "EB3")):
+        if model.config.get(name, default) != default:
+            raise InputError(f"model has {name}={model.config[name]!r}, expected {default!r}")
     if isinstance(checkpoint, Mapping):
         source = "state dict"
         state = checkpoint["model"] if isinstance(checkpoint.get("model"), Mapping) else checkpoint

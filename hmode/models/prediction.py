@@ -26,9 +26,13 @@ class Prediction:
         levels: the groups of each inner level of the hierarchy, `[B, M, h, w]` each; () without a
             hierarchy. `groups` is the first.
         gates: the weights that made each of `levels`, `[B, M, N, h, w]` each, summing to one over
-            the N members of a group. `gate1` is the first.
-        gate2: `[B, M, h, w]`, the weights of the last level, summing to one over its M inputs.
-        attention: `[B, 1, h, w]` in (0, 1), the foreground map A.
+            the N members of a group. `gate1` is the first. A mixture of experts on one level has
+            one, `[B, 1, K, h, w]`, which made `density`.
+        gate2: `[B, M, h, w]`, the weights of the last level, summing to one over its M inputs:
+            the groups, then the experts that are in none; or None. Where weights are of whole
+            images (`HMoDE(gating="image")`) or of feature channels ("channel"), gates and gate2
+            are these, the latter averaged over channels, repeated over the grid.
+        attention: `[B, 1, h, w]` in (0, 1), the foreground map A, or None.
         local: `[B, 1, h, w]`, a local counting map from a branch of its own (Table IX, DB), in the
             unit of the others, or None.
     """
