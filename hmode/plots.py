@@ -196,14 +196,16 @@ def dot_table(rows, *, published: str = "sha", live: dict[str, float] | None = N
         marks = [live.get(experiment, np.nan) for experiment in rows["experiment"]]
         axes[1].scatter(marks, rows.index, marker="x", color=PALETTE[1], label="just now")
     axes[1].set(title="ours", xlabel="MAE, people")
-    axes[1].legend(loc="upper center", bbox_to_anchor=(0.5, -0.3), ncol=3, frameon=False)
     low, high = _column(rows, "low"), _column(rows, "high")
     axes[2].axvline(0, color="0.7", linewidth=1)
     axes[2].scatter(_column(rows, "difference"), rows.index, c=colours, zorder=3)
     axes[2].hlines(rows.index, low, high, colors=colours)
     axes[2].set(title="ours, difference to the default", xlabel="MAE, people (95 % interval)")
-    titles = rows["title"].where(rows["experiment"] != "hmode+rel", "HMoDE+REL")
-    axes[0].set_yticks(rows.index, titles)
+    axes[0].set_yticks(rows.index, rows["title"])
+    handles, labels = axes[1].get_legend_handles_labels()
+    handles += [Patch(color=VERDICTS[name]) for name in ("better", "worse")]
+    labels += ["better than the default", "worse"]
+    figure.legend(handles, labels, loc="outside lower center", ncol=5, frameon=False)
     for ax in axes:
         ax.grid(axis="x", alpha=0.3)
     sns.despine(figure)
@@ -212,5 +214,4 @@ def dot_table(rows, *, published: str = "sha", live: dict[str, float] | None = N
 
 def _column(rows, name: str) -> np.ndarray:
     """A column of a table, empty where it has none."""
-    values = rows[name].to_numpy() if name in rows else np.full(len(rows), np.nan)
-    return values
+    return rows[name].to_numpy() if name in rows else np.full(len(rows), np.nan)

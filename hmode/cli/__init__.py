@@ -5,6 +5,7 @@ import click
 from hmode import __version__
 from hmode.cli.evaluate import evaluate_run
 from hmode.cli.reproduce import reproduce
+from hmode.cli.tables import tables
 from hmode.cli.train import experiments, train
 from hmode.errors import HmodeError
 
@@ -28,5 +29,5 @@ def main():
     counting loss (REL)."""
 
 
-for command in (reproduce, experiments, train, evaluate_run):
+for command in (reproduce, experiments, train, evaluate_run, tables):
     main.add_command(command)

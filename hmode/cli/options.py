@@ -32,6 +32,13 @@ DATA = options(
         help="Folder that holds the real data sets.",
     ),
 )
+RUNS = click.option(
+    "--runs",
+    default="runs",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of all runs.",
+)
 SETTING = options(
     click.option(
         "--profile",

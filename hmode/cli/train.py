@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from hmode.cli.options import SETTING, prepare
+from hmode.cli.options import RUNS, SETTING, prepare
 from hmode.experiments import EXPERIMENTS, TABLES, canonical, rows, run, select
 from hmode.runs import write_csv
 
@@ -21,13 +21,7 @@ from hmode.runs import write_csv
     help="How many seeds to train with, counted up from --seed.",
 )
 @click.option("--fold", type=click.IntRange(min=0), help="Fold of ucf_cc_50, 0 to 4.")
-@click.option(
-    "--runs",
-    default="runs",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder of all runs.",
-)
+@RUNS
 @click.option(
     "--csv",
     "table",

@@ -1,0 +1,33 @@
+"""hmode tables: what the finished runs say, beside the paper's numbers."""
+
+from pathlib import Path
+
+import click
+
+from hmode.cli.options import DATA, RUNS
+from hmode.profiles import PROFILES
+
+
+@click.command()
+@click.option("--profile", default="small", show_default=True, type=click.Choice(PROFILES))
+@DATA
+@RUNS
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path),
+    help="Folder of runs.csv, tables.csv and claims.csv  [default: figures/PROFILE/DATASET]",
+)
+def tables(profile, dataset, data_root, runs, folder):
+    """Sum up all finished runs of a profile and a data set, training nothing.
+
+    Writes a table of runs, the paper's tables with our means, spreads and differences, and what
+    became of the paper's claims; prints the claims.
+    """
+    from hmode.results.tables import aggregate, stored  # pandas is no requirement of hmode
+
+    folder = folder or Path("figures") / profile / dataset
+    aggregate(runs, profile, dataset, folder)
+    for claim in stored(folder, "claims").itertuples():
+        difference = "" if claim.outcome == "not run" else f"  ({claim.difference:+.2f})"
+        click.echo(f"{claim.table:8s} {claim.outcome:18s} {claim.wording}{difference}")

@@ -1,0 +1,155 @@
+"""The paper's tables with our runs beside its numbers, and what became of its claims.
+
+Everything here is made of finished runs: nothing is trained. What is stored for a profile and a
+data set are three files: runs.csv (a row a run), tables.csv (a row a table's row, with means,
+spreads and differences) and claims.csv (a row a claim).
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from hmode.errors import InputError, MissingFileError
+from hmode.experiments import EXPERIMENTS, canonical, rows
+from hmode.paper import claims, published
+from hmode.results.summary import compare, differences, summary
+from hmode.results.table import collect, complete, image_errors, load, save
+
+# What the rows of a table are compared with.
+DEFAULTS = {
+    "table1": "baseline",
+    "table2": "hmode+rel",
+    "table4": "hmode",
+    "table5": "hmode",
+    "table6": "hmode",
+    "table7": "hmode",
+    "table8": "hmode+rel",
+    "table9": "hmode",
+    "table10": None,  # two pairs: see the claims
+    "table11": "hmode+rel",
+    "fig6": "hmode+rel",
+    "official": "hmode+rel",
+}
+FILES = ("runs", "tables", "claims")
+
+# What the outcome of a comparison of the first row with the second means for a claim about them.
+OUTCOMES = {
+    "better": {"better": "held", "worse": "the opposite"},
+    "no worse": {"better": "held", "worse": "did not hold", "no difference seen": "held"},
+    "alike": {
+        "better": "did not hold",
+        "worse": "did not hold",
+        "no difference seen": "held",
+    },
+}
+
+
+def table(name: str, frame: pd.DataFrame, errors: pd.DataFrame | None = None) -> pd.DataFrame:
+    """A table's rows, ours beside the paper's.
+
+    Args:
+        name: a key of `DEFAULTS`.
+        frame: runs, from `collect`.
+        errors: their `image_errors`.
+
+    Returns:
+        table, row, title (the paper's, where it has one), experiment; what `summary` says of the
+        experiment, compared with `DEFAULTS` (no numbers for a row that was not run); and
+        `paper_<data set>_mae`, … where the paper prints them.
+
+    Raises:
+        InputError: there is no such table, or as `summary`.
+    """
+    if name not in DEFAULTS:
+        raise InputError(f"table is {name!r}, expected one of {list(DEFAULTS)}")
+    experiments = [canonical(row) for row in rows(name)]
+    own = frame[frame["experiment"].isin(experiments)]
+    default = DEFAULTS[name]
+    if default not in set(own["experiment"]):
+        default = None
+    found = summary(own, default, errors).set_index("experiment") if len(own) else pd.DataFrame()
+    printed = _printed(name)
+    lines = []
+    for row, experiment in zip(rows(name), experiments, strict=True):
+        line = {"table": name, "row": row, "title": EXPERIMENTS[experiment].title}
+        line |= {"experiment": experiment} | (printed.get(row) or printed.get(experiment, {}))
+        lines.append(line | (found.loc[experiment].to_dict() if experiment in found.index else {}))
+    return pd.DataFrame(lines)
+
+
+def _printed(name: str) -> dict[str, dict]:
+    """The paper's name and numbers of each row of ours, by the row's or the experiment's name."""
+    if name in ("fig6", "official"):
+        return {}
+    return {
+        line["experiment"]: {"title": line["method"]}
+        | {
+            f"paper_{key}": float(value)
+            for key, value in line.items()
+            if key not in ("method", "experiment", "venue") and value
+        }
+        for line in published(name)
+        if line["experiment"]
+    }
+
+
+def check_claims(frame: pd.DataFrame, errors: pd.DataFrame | None = None) -> pd.DataFrame:
+    """What became of each claim that the paper makes about two of its rows, on these runs.
+
+    Returns:
+        table, section, wording, relation, first, second; pairs, difference, low, high as
+        `compare` gives them, of the first's errors less the second's; outcome: "held", "the
+        opposite" or "did not hold" (the interval says so), "no difference seen", or why nothing
+        can be said.
+    """
+    means = complete(frame).groupby(["experiment", "seed"])["mae"].mean()
+    there = set(means.index.get_level_values("experiment"))
+    lines = []
+    for name in DEFAULTS:
+        for claim in claims(name) if name != "official" else []:
+            first, second = canonical(claim.first), canonical(claim.second)
+            line = {"table": name, "section": claim.section, "wording": claim.wording}
+            line |= {"relation": claim.relation, "first": claim.first, "second": claim.second}
+            if {first, second} <= there:
+                found = compare(differences(means, errors, first, second))
+                verdict = found.pop("verdict")
+                outcome = OUTCOMES[claim.relation].get(verdict, verdict)
+                lines.append(line | found | {"outcome": outcome})
+            else:
+                lines.append(line | {"outcome": "not run"})
+    return pd.DataFrame(lines)
+
+
+def aggregate(runs: str | Path, profile: str, dataset: str, folder: str | Path) -> None:
+    """Write runs.csv, tables.csv and claims.csv of all finished runs into a folder.
+
+    Raises:
+        MissingFileError: there is no finished run.
+        InputError: as `collect`.
+    """
+    frame = collect(runs, profile, dataset)
+    frame = frame[~frame["experiment"].str.startswith("trap/")].reset_index(drop=True)
+    if frame.empty:
+        raise MissingFileError(f"{Path(runs) / profile / dataset}: no finished runs")
+    errors = image_errors(frame, runs)
+    parts = [table(name, frame, errors) for name in DEFAULTS]
+    parts = [part for part in parts if "mae" in part]
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save(frame, folder / "runs.csv")
+    save(pd.concat(parts, ignore_index=True), folder / "tables.csv")
+    save(check_claims(frame, errors), folder / "claims.csv")
+
+
+def stored(folder: str | Path, name: str) -> pd.DataFrame:
+    """One of the `FILES` that `aggregate` wrote.
+
+    Raises:
+        MissingFileError: it is not there.
+    """
+    path = Path(folder) / f"{name}.csv"
+    if not path.is_file():
+        raise MissingFileError(
+            f"{path}: no stored results; make them with hmode sweep and hmode tables"
+        )
+    return load(path) if name == "runs" else pd.read_csv(path)

@@ -1,0 +1,146 @@
+"""The paper's tables with our runs beside them, and its claims: on runs made up by hand."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hmode.errors import InputError, MissingFileError
+from hmode.experiments import EXPERIMENTS, canonical, rows
+from hmode.paper import claims
+from hmode.results.tables import DEFAULTS, aggregate, check_claims, stored, table
+from hmode.runs import write_csv
+
+IMAGES = 40
+
+
+def pretend(runs, experiment, seed, errors):
+    """A finished run whose absolute errors on the test images are those."""
+    folder = runs / "small" / "synthetic" / f"{experiment.replace('/', '-')}-seed{seed}"
+    folder.mkdir(parents=True)
+    images = [
+        {"name": f"image-{i}", "true": 100, "inside": 100, "predicted": 100 + e, "map0": 100 + e}
+        for i, e in enumerate(errors)
+    ]
+    write_csv(folder / "test.csv", images)
+    record = {
+        "experiment": experiment,
+        "dataset": "synthetic",
+        "fold": None,
+        "profile": "small",
+        "seed": seed,
+        "mae": float(np.mean(errors)),
+        "mse": float(np.sqrt(np.mean(np.square(errors)))),
+        "config": f"config of {experiment}",
+        "device": "cpu",
+    }
+    (folder / "result.json").write_text(json.dumps(record))
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Three seeds of each: HMoDE errs less than the baseline, MoE as HMoDE, concat more."""
+    rng = np.random.default_rng(3)
+    common = rng.uniform(20, 40, IMAGES)
+    for seed in range(3):
+        for experiment, shift in (
+            ("baseline", 5.0),
+            ("hmode", 0.0),
+            ("table4/moe", 0.0),
+            ("table4/concat", 8.0),
+        ):
+            noise = rng.normal(0, 0.5, IMAGES)
+            pretend(tmp_path / "runs", experiment, seed, np.abs(common + shift + noise))
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def folder(runs, tmp_path):
+    aggregate(runs, "small", "synthetic", tmp_path / "figures")
+    return tmp_path / "figures"
+
+
+def test_ours_stand_beside_the_paper_s(folder):
+    lines = stored(folder, "tables")
+    four = lines[lines["table"] == "table4"].set_index("row")
+    assert list(four.index) == rows("table4")
+    assert list(four["experiment"]) == [canonical(row) for row in rows("table4")]
+    assert four.loc["table4/moe", "paper_sha_mae"] == 61.4  # Table IV
+    assert four.loc["table4/average", "paper_shb_mse"] == 12.7
+    assert four.loc["table4/average", "title"] == "Average"
+    moe = four.loc["table4/moe"]
+    assert moe["seeds"] == 3
+    assert moe["low"] < 0 < moe["high"]
+    assert moe["verdict"] == "no difference seen"
+    assert four.loc["table4/concat", "verdict"] == "worse"
+    assert four.loc["table4/concat", "difference"] == pytest.approx(8, abs=0.3)
+    assert four.loc["table4/hmode", "verdict"] == "default"
+
+
+def test_rows_that_were_not_run_have_no_numbers(folder):
+    lines = stored(folder, "tables").set_index("row")
+    assert np.isnan(lines.loc["table4/iw", "mae"])
+    assert lines.loc["table4/iw", "paper_sha_mae"] == 60.4
+    assert "table11" not in set(lines["table"])  # none of its rows was run
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "outcome"),
+    [
+        ("hmode", "baseline", "held"),
+        ("table4/moe", "table4/concat", "held"),
+        ("table4/concat", "table4/average", "the opposite"),
+        ("table4/hmode", "table4/moe", "no difference seen"),
+        ("table4/hmode", "table4/iw", "not run"),
+    ],
+)
+def test_a_claim_s_outcome(folder, first, second, outcome):
+    found = stored(folder, "claims")
+    chosen = found[(found["first"] == first) & (found["second"] == second)]
+    assert list(chosen["outcome"]) == [outcome]
+
+
+def test_a_claim_of_no_gain_holds_where_no_difference_is_seen(tmp_path):
+    rng = np.random.default_rng(0)
+    common = rng.uniform(20, 40, IMAGES)
+    for seed in range(3):
+        for name, shift in (("hmode", 0.0), ("table5/conv4", 0.0), ("table5/conv6", -6.0)):
+            errors = np.abs(common + shift + rng.normal(0, 0.5, IMAGES))
+            pretend(tmp_path / "runs", name, seed, errors)
+    aggregate(tmp_path / "runs", "small", "synthetic", tmp_path / "out")
+    found = stored(tmp_path / "out", "claims").set_index(["first", "second"])["outcome"]
+    assert found["table5/conv2", "table5/conv4"] == "held"
+    assert found["table5/conv2", "table5/conv6"] == "did not hold"
+
+
+def test_every_claim_is_about_rows_that_there_are():
+    for name in DEFAULTS:
+        for claim in claims(name) if name != "official" else []:
+            for side in (claim.first, claim.second):
+                assert canonical(side) in EXPERIMENTS
+
+
+def test_nothing_is_said_of_one_seed(tmp_path):
+    for name, shift in (("hmode", 0.0), ("baseline", 9.0)):
+        pretend(tmp_path / "runs", name, 0, np.full(IMAGES, 10 + shift))
+    aggregate(tmp_path / "runs", "small", "synthetic", tmp_path / "out")
+    found = stored(tmp_path / "out", "claims").set_index(["first", "second"])["outcome"]
+    assert found["hmode", "baseline"] == "one seed"
+
+
+def test_the_stored_runs_are_read_back_as_they_were(folder):
+    frame = stored(folder, "runs")
+    assert len(frame) == 12
+    again = check_claims(frame)  # without the images: seeds alone say too little
+    assert set(again["outcome"]) <= {"few seeds", "not run"}
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(MissingFileError, match=r"tables\.csv: no stored results"):
+        stored(tmp_path, "tables")
+    with pytest.raises(MissingFileError, match="no finished runs"):
+        aggregate(tmp_path / "runs", "small", "synthetic", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="table is 'table99'"):
+        table("table99", pd.DataFrame())
