@@ -52,7 +52,7 @@ class Lab:
         self.device, self.seed = device, seed
         self.output = Path(output) if output else project_folder()
         self.figures = self.output / "figures" / profile / dataset
-        self._results: dict[tuple[str, int], Result] = {}
+        self._results: dict[tuple[str, str, int], Result] = {}
 
     @cached_property
     def _splits(self):
@@ -75,18 +75,51 @@ class Lab:
 
     def run(self, name: str, seed: int | None = None) -> Result:
         """Train and test an experiment, or load it; see `hmode.run`."""
-        key = (canonical(name), self.seed if seed is None else seed)
+        return self._run(name, self.profile.name, self.seed if seed is None else seed)
+
+    def row(self, name: str, seed: int | None = None) -> Result:
+        """As `run`, for one row among many: profile "quick" trains these at the size of "small".
+
+        That is the size at which all rows of all tables were trained for the stored results.
+        """
+        return self._run(name, self.rows_profile, self.seed if seed is None else seed)
+
+    @property
+    def rows_profile(self) -> str:
+        """The profile that `row` trains under."""
+        return "small" if self.profile.name == "quick" else self.profile.name
+
+    def _run(self, name: str, profile: str, seed: int) -> Result:
+        key = (canonical(name), profile, seed)
         if key not in self._results:
             self._results[key] = run(
                 key[0],
                 self.dataset,
-                self.profile.name,
-                key[1],
+                profile,
+                seed,
                 data_root=self.data_root,
                 device=self.device,
                 runs=self.output / "runs",
             )
         return self._results[key]
+
+    def stored(self, name: str):
+        """Stored results as a DataFrame: "runs", "tables" or "claims", see `hmode.results.tables`.
+
+        Those of this data set, under profile "paper" of that profile and otherwise of "small",
+        or where there are none, of "small" on the synthetic crowd. `attrs["source"]` says of
+        what: a sentence for the reader.
+        """
+        from hmode.results.tables import source, stored
+
+        home = project_folder() / "figures"
+        wanted = "paper" if self.profile.name == "paper" else "small"
+        for place in (home / wanted / self.dataset, home / "small" / "synthetic"):
+            if (place / f"{name}.csv").is_file():
+                break
+        frame = stored(place, name)
+        frame.attrs["source"] = source(place)
+        return frame
 
     def save(self, figure, name: str) -> None:
         """Write a matplotlib figure as `<name>.png` among the figures.

@@ -153,3 +153,14 @@ def stored(folder: str | Path, name: str) -> pd.DataFrame:
             f"{path}: no stored results; make them with hmode sweep and hmode tables"
         )
     return load(path) if name == "runs" else pd.read_csv(path)
+
+
+def source(folder: str | Path) -> str:
+    """What stored results are of, in words: data set, profile, seeds, device, versions."""
+    frame = stored(folder, "runs")
+    first = frame.iloc[0]
+    seeds = sorted(frame["seed"].unique())
+    return (
+        f"{len(frame)} runs on {first['dataset']}, profile {first['profile']}, seeds "
+        f"{seeds[0]} to {seeds[-1]}, on {first['device']}, torch {first['torch']}"
+    )
