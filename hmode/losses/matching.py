@@ -98,7 +98,7 @@ def potentials(
 ) -> tuple[Tensor, Tensor]:
     """Sinkhorn's iteration: masses `[B, N]`, `[B, M]` and cost `[B, N, M]` → α `[B, N]`, β."""
     kernel = (-cost / reg).exp()
-    u = torch.ones_like(heads) / max(1, heads.shape[1])
+    u = heads
     for _ in range(iterations):
         v = cells / (torch.einsum("bn,bnm->bm", u, kernel) + TINY)
         u = heads / (torch.einsum("bnm,bm->bn", kernel, v) + TINY)
