@@ -46,14 +46,14 @@ def test_images_and_people(parts):
 
 def test_images_are_in_natural_order(parts):
     for part in parts.values():
-        names = [path.stem for path in part.images]
+        names = [item.name for item in part.items]
         assert names == [f"IMG_{n}" for n in range(1, len(part) + 1)]
 
 
 def test_one_test_image_is_in_the_training_set(parts):
     """Byte for byte, but annotated twice: 156 people the first time, 153 the second."""
     train, test = parts["train"], parts["test"]
-    assert train.images[120].read_bytes() == test.images[97].read_bytes()
+    assert train.items[120].image.read_bytes() == test.items[97].image.read_bytes()
     assert torch.equal(train[120].image, test[97].image)
     assert (train[120].name, test[97].name) == ("IMG_121", "IMG_98")
     assert (train[120].count, test[97].count) == (156, 153)

@@ -29,7 +29,9 @@ class TestOpen:
         assert describe(synthetic)["split"] == "val"
 
     def test_an_unknown_name_is_answered_with_the_known_ones(self):
-        with pytest.raises(InputError, match=r"'qnrf' is unknown.*sha.*shb.*synthetic"):
+        with pytest.raises(
+            InputError, match=r"'qnrf' is unknown.*synthetic.*sha.*ucf_qnrf.*folder"
+        ):
             open_dataset("qnrf")
 
     def test_an_option_of_another_reader(self, tmp_path):

@@ -135,6 +135,7 @@ def test_what_is_for_notebooks_is_imported_by_nothing_below_it():
     allowed = {
         "hmode.notebooks": {"lab"},
         "hmode.report": {"plots"},
+        "hmode.cli.data": {"plots"},
         "hmode.cli.evaluate": {"report"},
         "hmode.cli.reproduce": {"notebooks"},
         "hmode.__main__": {"cli"},

@@ -8,11 +8,19 @@ from PIL import Image
 from scipy.io import savemat
 
 from hmode.data import open_dataset
+from hmode.data.formats import read_mat_points
 from hmode.data.pictures import read_image
-from hmode.data.shanghaitech import ShanghaiTech, read_points
 from hmode.errors import InputError, MissingFileError
 
 POINTS = [[1.5, 2.25], [30.0, 4.0], [1.5, 2.25], [-3.0, 70.0]]
+
+
+def sha(root, split="train", **options):
+    return open_dataset("sha", root, split, **options)
+
+
+def read_points(path):
+    return read_mat_points(path, "image_info")
 
 
 def split_of(tmp_path, images=None, part="part_A", split="train", **options):
@@ -24,7 +32,7 @@ def split_of(tmp_path, images=None, part="part_A", split="train", **options):
 class TestContent:
     def test_pixels_and_points_are_as_in_the_files(self, tmp_path):
         folder = split_of(tmp_path, {3: (noise((40, 70)), POINTS)})
-        (sample,) = ShanghaiTech("A", tmp_path)
+        (sample,) = sha(tmp_path)
         with Image.open(folder / "images" / "IMG_3.jpg") as picture:
             pixels = np.asarray(picture)
         assert torch.equal(sample.image, torch.from_numpy(pixels.copy()).permute(2, 0, 1))
@@ -35,7 +43,7 @@ class TestContent:
 
     def test_a_grey_photograph_becomes_rgb(self, tmp_path):
         split_of(tmp_path, {1: (noise(channels=1), POINTS)})
-        (sample,) = ShanghaiTech("A", tmp_path)
+        (sample,) = sha(tmp_path)
         assert sample.image.shape == (3, 64, 64)
         assert torch.equal(sample.image[0], sample.image[1])
         assert torch.equal(sample.image[0], sample.image[2])
@@ -44,7 +52,7 @@ class TestContent:
         for points in (np.zeros((0, 2)), np.zeros((0, 0))):
             folder = split_of(tmp_path)
             write_annotation(folder / "ground-truth" / "GT_IMG_1.mat", points)
-            (sample,) = ShanghaiTech("A", tmp_path)
+            (sample,) = sha(tmp_path)
             assert sample.points.shape == (0, 2)
             assert sample.count == 0
 
@@ -55,13 +63,13 @@ class TestContent:
     def test_images_come_in_natural_order(self, tmp_path):
         numbers = [10, 9, 100, 1, 2, 21]
         split_of(tmp_path, {n: (noise((32, 32)), np.full((n, 2), 5.0)) for n in numbers})
-        samples = list(ShanghaiTech("A", tmp_path))
+        samples = list(sha(tmp_path))
         assert [sample.name for sample in samples] == [f"IMG_{n}" for n in sorted(numbers)]
         assert [sample.count for sample in samples] == sorted(numbers)
 
     def test_count_people_agrees_and_decodes_no_image(self, tmp_path):
         folder = split_of(tmp_path, {n: (noise(), np.ones((n, 2))) for n in (1, 2, 3)})
-        dataset = ShanghaiTech("A", tmp_path)
+        dataset = sha(tmp_path)
         assert [dataset.count_people(i) for i in range(3)] == [s.count for s in dataset]
         for path in (folder / "images").iterdir():
             path.write_bytes(b"")
@@ -78,7 +86,7 @@ class TestMaxSide:
         left, top = round(centre[0]) - 8, round(centre[1]) - 8
         pixels[top : top + 16, left : left + 16] = 255
         split_of(tmp_path, {1: (pixels, [[left + 8, top + 8]])})
-        (sample,) = ShanghaiTech("A", tmp_path, max_side=80)
+        (sample,) = sha(tmp_path, max_side=80)
         assert max(sample.size) == 80
         factor = 80 / max(size)
         assert sample.size == pytest.approx((height * factor, width * factor), abs=0.5)
@@ -89,9 +97,9 @@ class TestMaxSide:
 
     def test_an_image_that_fits_is_left_as_it_is(self, tmp_path):
         split_of(tmp_path)
-        (plain,) = ShanghaiTech("A", tmp_path)
+        (plain,) = sha(tmp_path)
         for side in (64, 65, 10_000):
-            (sample,) = ShanghaiTech("A", tmp_path, max_side=side)
+            (sample,) = sha(tmp_path, max_side=side)
             assert torch.equal(sample.image, plain.image)
             assert torch.equal(sample.points, plain.points)
 
@@ -99,7 +107,7 @@ class TestMaxSide:
     def test_a_side_that_is_not_positive(self, tmp_path, side):
         split_of(tmp_path)
         with pytest.raises(InputError, match=f"max_side is {side}"):
-            ShanghaiTech("A", tmp_path, max_side=side)
+            sha(tmp_path, max_side=side)
 
 
 class TestLayout:
@@ -111,18 +119,18 @@ class TestLayout:
             folder = tmp_path / above / part / f"{split}_data"
             write_split(folder, {1: (noise(), np.ones((people, 2)))}, truth)
         for root in (tmp_path, tmp_path / above, tmp_path / above / part):
-            assert [s.count for s in ShanghaiTech("A", root)] == [2]
-            assert [s.count for s in ShanghaiTech("A", str(root), "test")] == [3]
+            assert [s.count for s in sha(root)] == [2]
+            assert [s.count for s in sha(str(root), "test")] == [3]
 
     def test_parts_are_kept_apart(self, tmp_path):
         split_of(tmp_path, {1: (noise(), np.ones((2, 2)))}, "part_A")
         split_of(tmp_path, {1: (noise(), np.ones((7, 2)))}, "part_B")
-        assert ShanghaiTech("A", tmp_path)[0].count == 2
-        assert ShanghaiTech("B", tmp_path)[0].count == 7
+        assert sha(tmp_path)[0].count == 2
+        assert open_dataset("shb", tmp_path)[0].count == 7
 
     def test_no_such_folder_says_how_to_name_one(self, tmp_path):
         with pytest.raises(MissingFileError) as error:
-            ShanghaiTech("A", tmp_path / "nowhere")
+            sha(tmp_path / "nowhere")
         assert str(tmp_path / "nowhere") in str(error.value)
         assert "--data-root" in str(error.value)
         assert "HMODE_DATA" in str(error.value)
@@ -130,7 +138,7 @@ class TestLayout:
     def test_a_folder_without_the_part_says_what_is_there_and_what_should_be(self, tmp_path):
         (tmp_path / "part_Z").mkdir()
         with pytest.raises(MissingFileError) as error:
-            ShanghaiTech("A", tmp_path)
+            sha(tmp_path)
         message = str(error.value)
         assert str(tmp_path) in message
         assert "part_Z" in message
@@ -138,25 +146,29 @@ class TestLayout:
 
     def test_a_part_without_the_split(self, tmp_path):
         split_of(tmp_path)
-        with pytest.raises(MissingFileError, match=r"test_data.images: no \.jpg images"):
-            ShanghaiTech("A", tmp_path, "test")
+        with pytest.raises(
+            MissingFileError, match=r"test_data.images: no such folder; expected part_X"
+        ):
+            sha(tmp_path, "test")
 
     def test_a_missing_annotation_is_named(self, tmp_path):
         folder = split_of(tmp_path, {n: (noise(), POINTS) for n in (1, 2, 3)})
         (folder / "ground-truth" / "GT_IMG_2.mat").unlink()
-        with pytest.raises(MissingFileError, match=r"1 of 3 images, the first GT_IMG_2\.mat"):
-            ShanghaiTech("A", tmp_path)
+        with pytest.raises(
+            MissingFileError, match=r"ground-truth/GT_IMG_2\.mat: not there; expected"
+        ):
+            sha(tmp_path)
 
     def test_no_folder_of_annotations(self, tmp_path):
         folder = split_of(tmp_path)
         (folder / "ground-truth").rename(folder / "annotations")
         with pytest.raises(MissingFileError, match=r"neither ground-truth nor ground_truth"):
-            ShanghaiTech("A", tmp_path)
+            sha(tmp_path)
 
     def test_an_unknown_split(self, tmp_path):
         split_of(tmp_path)
         with pytest.raises(InputError, match=r"split is 'val', expected one of .*train.*test"):
-            ShanghaiTech("A", tmp_path, "val")
+            sha(tmp_path, "val")
 
 
 class TestDamagedFiles:
@@ -165,7 +177,7 @@ class TestDamagedFiles:
         path = folder / "images" / "IMG_1.jpg"
         path.write_bytes(content(path.read_bytes()))
         with pytest.raises(InputError) as error:
-            ShanghaiTech("A", tmp_path)[0]
+            sha(tmp_path)[0]
         assert "IMG_1.jpg: not a readable image" in str(error.value)
 
     def test_a_truncated_photograph(self, tmp_path):
@@ -227,7 +239,7 @@ class TestDamagedFiles:
     def test_a_coordinate_that_is_not_finite(self, tmp_path, bad):
         folder = split_of(tmp_path, {1: (noise(), [[1, 2], [bad, 3]])})
         with pytest.raises(InputError, match=r"GT_IMG_1\.mat.*not finite"):
-            ShanghaiTech("A", tmp_path)[0]
+            sha(tmp_path)[0]
         assert (folder / "images" / "IMG_1.jpg").is_file()
 
 

@@ -1,10 +1,18 @@
 """Data sets: sequences of annotated images, and crops of them for training."""
 
 from hmode.data.crops import Batch, CropSampler
-from hmode.data.registry import Selection, describe, hold_out, open_dataset, true_counts
+from hmode.data.registry import (
+    DATASETS,
+    Selection,
+    describe,
+    hold_out,
+    open_dataset,
+    true_counts,
+)
 from hmode.data.sample import CrowdImage, normalise
 
 __all__ = [
+    "DATASETS",
     "Batch",
     "CropSampler",
     "CrowdImage",

@@ -1,47 +1,96 @@
 """Data sets by name, and the held-out part of a training set."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
 
+from hmode.data.annotated import AnnotatedImages
+from hmode.data.folder import Folder
+from hmode.data.jhu import JhuCrowd
+from hmode.data.nwpu import NwpuCrowd
 from hmode.data.sample import CrowdImage
-from hmode.data.shanghaitech import ShanghaiTech
+from hmode.data.shanghaitech import ShanghaiTech, ShanghaiTechRGBD
+from hmode.data.source import Source
 from hmode.data.synthetic import SyntheticCrowd
+from hmode.data.trancos import Trancos
+from hmode.data.ucf import UcfCc50, UcfQnrf
 from hmode.errors import InputError
 
-READERS = {
-    "synthetic": lambda root, split, **options: SyntheticCrowd(split=split, **options),
-    "sha": lambda root, split, **options: ShanghaiTech("A", root, split, **options),
-    "shb": lambda root, split, **options: ShanghaiTech("B", root, split, **options),
+SOURCES: dict[str, Callable[..., Source]] = {
+    "sha": partial(ShanghaiTech, "A"),
+    "shb": partial(ShanghaiTech, "B"),
+    "ucf_cc_50": UcfCc50,
+    "ucf_qnrf": UcfQnrf,
+    "jhu": JhuCrowd,
+    "nwpu": NwpuCrowd,
+    "trancos": Trancos,
+    "rgbd": ShanghaiTechRGBD,
+    "folder": Folder,
 }
+DATASETS = ("synthetic", *SOURCES)
 
 
 def open_dataset(
     name: str, root: str | Path | None = None, split: str = "train", **options
 ) -> Sequence[CrowdImage]:
-    """A data set's split as a sequence of `CrowdImage`s.
+    """A data set's split as a sequence of `CrowdImage`s, which are decoded when asked for.
 
     Args:
-        name: "synthetic" (made on the fly), "sha" or "shb" (ShanghaiTech A, B).
+        name: one of `DATASETS`: "synthetic" (made on the fly), "folder" (your own photographs,
+            see `Folder`), or a published one, see `hmode data list`.
         root: the folder that holds real data sets; None: the environment variable HMODE_DATA,
             else `data/`.
-        split: "train" or "test"; "synthetic" has "val" too.
-        options: of the reader: `SyntheticCrowd` (seed, length, size), `ShanghaiTech` (max_side).
+        split: "train" or "test"; "val" for synthetic, jhu, nwpu and trancos; "trainval" for
+            trancos; "all" for ucf_cc_50 and folder.
+        options: of real data sets, `max_side` and `short_side` (`AnnotatedImages`), `fold` of
+            ucf_cc_50 (0 to 4), `annotations` of folder; of the synthetic one, `seed`, `length`
+            and `size`.
 
     Raises:
         InputError: name, split or option is unknown.
         MissingFileError: the data are not there.
     """
-    if name not in READERS:
-        raise InputError(f"data set {name!r} is unknown, expected one of {sorted(READERS)}")
-    if root is None:
-        root = os.environ.get("HMODE_DATA") or "data"
-    try:
-        return READERS[name](Path(root), split, **options)
-    except TypeError as error:
-        raise InputError(f"data set {name!r} does not take these options: {error}") from None
+    if name == "synthetic":
+        _check_options(name, SyntheticCrowd, options)
+        return SyntheticCrowd(split=split, **options)
+    limits = {key: options.pop(key) for key in ("max_side", "short_side") if key in options}
+    return AnnotatedImages(open_source(name, root, **options), split, **limits)
+
+
+def open_source(name: str, root: str | Path | None = None, **options) -> Source:
+    """A real data set with all its splits: where its files lie, how its points are read.
+
+    Args:
+        name, root, options: as for `open_dataset`, but for the limits of size.
+
+    Raises:
+        InputError: name or option is unknown.
+        MissingFileError: the data are not there.
+    """
+    if name == "synthetic":
+        raise InputError("data set 'synthetic' is drawn on the fly, it has no files")
+    if name not in SOURCES:
+        raise InputError(f"data set {name!r} is unknown, expected one of {DATASETS}")
+    _check_options(name, SOURCES[name], options, "max_side", "short_side")
+    return SOURCES[name](Path(root or os.environ.get("HMODE_DATA") or "data"), **options)
+
+
+def layout(name: str) -> str:
+    """How the files of a real data set must lie."""
+    reader = SOURCES[name]
+    return getattr(reader, "func", reader).layout
+
+
+def _check_options(name: str, reader: Callable, options: dict, *more: str) -> None:
+    keywords = [p.name for p in signature(reader).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    allowed = sorted({*keywords, *more} - {"split"})
+    for option in options:
+        if option not in allowed:
+            raise InputError(f"data set {name!r} does not take {option!r}, only {allowed}")
 
 
 class Selection(Sequence):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hmode.errors import InputError
+from hmode.metrics.regions import people_in
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,9 +21,12 @@ class CrowdImage:
         name: what the image is called in its data set, and in error messages.
         perspective: float32 `[H, W]`, pixels per metre at a head's depth, or None.
         mask: bool `[H, W]`, True where people are counted, or None (everywhere).
+        annotated: False where nobody has said, or published, who is in the image: then there are
+            no points, which is not to say that there are no people.
 
     Raises:
-        InputError: a field has another type or shape, or a coordinate is not finite.
+        InputError: a field has another type or shape, a coordinate is not finite, or an image
+            without annotation has points.
     """
 
     image: Tensor
@@ -30,6 +34,7 @@ class CrowdImage:
     name: str
     perspective: Tensor | None = None
     mask: Tensor | None = None
+    annotated: bool = True
 
     def __post_init__(self):
         _require(self, "image", self.image, torch.uint8, (3, None, None))
@@ -44,6 +49,8 @@ class CrowdImage:
             _require(self, "perspective", self.perspective, torch.float32, self.size)
         if self.mask is not None:
             _require(self, "mask", self.mask, torch.bool, self.size)
+        if not self.annotated and len(self.points):
+            raise InputError(f"{self.name}: {len(self.points)} points, yet it is not annotated")
 
     @property
     def size(self) -> tuple[int, int]:
@@ -52,7 +59,15 @@ class CrowdImage:
 
     @property
     def count(self) -> int:
-        """Number of annotated people, those outside the frame included."""
+        """Number of annotated people, those outside the frame included; with a mask, those in it.
+
+        Raises:
+            InputError: the image is not annotated.
+        """
+        if not self.annotated:
+            raise InputError(f"{self.name}: not annotated, so its people are not known")
+        if self.mask is not None:
+            return int(people_in(self.mask, self.points).sum())
         return len(self.points)
 
 

@@ -1,0 +1,152 @@
+"""hmode data: what data sets there are, whether yours is whole, and unpacking them."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import click
+from tqdm import tqdm
+
+from hmode.cli.options import prepare
+from hmode.data.annotated import AnnotatedImages
+from hmode.data.archives import MOST_GIB, unpack
+from hmode.data.catalogue import CATALOGUE
+from hmode.data.check import Report, check
+from hmode.data.registry import layout, open_source
+from hmode.data.source import Source
+from hmode.errors import InputError
+
+SHOWN = 20  # problems that are printed unless --all
+
+
+@click.group()
+def data():
+    """Data sets: list them, check one's files, unpack an archive."""
+
+
+@data.command(name="list")
+def list_datasets():
+    """What each data set is, where to ask for it, its terms, and what to cite."""
+    for name, entry in CATALOGUE.items():
+        images = ", ".join(f"{count:,} {split}" for split, count in entry.images.items())
+        _describe(
+            name,
+            f"{entry.title}: {entry.about}",
+            images=images + (f"; {entry.people:,} people" if entry.people else ""),
+            files=layout(name),
+            ask=entry.where,
+            terms=entry.licence,
+            cite=entry.citation,
+        )
+    _describe("folder", "your own photographs and points", files=layout("folder"))
+    _describe("synthetic", "rendered crowds, drawn on the fly: 240 train, 60 val, 60 test")
+
+
+@data.command(name="check")
+@click.argument("name", metavar="NAME")
+@click.option(
+    "--root",
+    "--data-root",
+    type=click.Path(path_type=Path),
+    envvar="HMODE_DATA",
+    show_envvar=True,
+    help="Folder that holds the data set.",
+)
+@click.option(
+    "--annotations", type=str, help="Of folder: the file or folder with the points, if not found."
+)
+@click.option(
+    "--sheet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw the first images with their points into this picture.",
+)
+@click.option("--all", "everything", is_flag=True, help="Print every problem.")
+@click.pass_context
+def check_dataset(context, name, root, annotations, sheet, everything):
+    """Read all files of the data set NAME (see `hmode data list`) and say what is wrong.
+
+    The exit code is 0 if nothing is, 1 if there are problems, 2 if the data set is not there.
+    """
+    prepare(sheet)
+    source = open_source(name, root, **({"annotations": annotations} if annotations else {}))
+    report = check(source, partial(tqdm, disable=not sys.stderr.isatty()))
+    click.echo(f"{name} in {source.folder}\n")
+    _print_table(report)
+    shown = report.problems if everything else report.problems[:SHOWN]
+    hidden = len(report.problems) - len(shown)
+    for line in shown:
+        click.echo(f"problem: {line}")
+    if hidden:
+        click.echo(f"problem: ... and {hidden:,} more, see them with --all")
+    for line in report.notes:
+        click.echo(f"note: {line}")
+    if sheet:
+        _draw(source, sheet)
+    context.exit(1 if report.problems else 0)
+
+
+@data.command(name="unpack")
+@click.argument("archive", type=click.Path(path_type=Path))
+@click.option(
+    "--to", type=click.Path(path_type=Path), help="Folder to unpack into; else the archive's own."
+)
+@click.option(
+    "--max-gib",
+    default=MOST_GIB,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Refuse archives that hold more, in GiB.",
+)
+def unpack_archive(archive, to, max_gib):
+    """Unpack ARCHIVE (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz): all of it, or nothing.
+
+    Refuses paths that leave the folder, links, absurd sizes, and to overwrite anything.
+    """
+    for path in unpack(archive, to, max_gib=max_gib):
+        click.echo(path)
+
+
+def _describe(name: str, about: str, **lines: str) -> None:
+    click.echo(f"{name:<10} {about}")
+    for label, text in lines.items():
+        click.echo(f"{'':10} {label + ':':<7} {text}")
+    click.echo()
+
+
+def _print_table(report: Report) -> None:
+    """The numbers of a report, right-aligned; a dash where one is not known."""
+    names = list(report.rows[0])
+    rows = [names] + [
+        ["-" if row[n] is None else _text(row[n]) for n in names] for row in report.rows
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(names))]
+    for row in rows:
+        cells = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+        click.echo("  ".join([row[0].ljust(widths[0]), *cells]))
+    click.echo()
+
+
+def _text(value) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _draw(source: Source, path: Path, images: int = 12) -> None:
+    """The first readable, annotated images of the first split, with their points."""
+    try:
+        from hmode.plots import sheet, use_style
+    except ImportError as error:
+        raise InputError(
+            f"--sheet needs matplotlib: pip install 'hmode[notebooks]' ({error})"
+        ) from None
+    use_style()
+    dataset = AnnotatedImages(source, source.parts[0], max_side=640, short_side=None)
+    samples = []
+    for index in range(len(dataset)):
+        try:
+            samples.append(dataset[index])
+        except InputError:
+            continue  # reported above
+        if len(samples) == images:
+            break
+    sheet(samples, points=True).savefig(path, dpi=120)
+    click.echo(f"the first {len(samples)} images: {path}")

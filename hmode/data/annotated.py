@@ -1,0 +1,215 @@
+"""One split of a data set on disk, as a sequence that decodes an image when it is asked for."""
+
+import operator
+import warnings
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hmode.data.sample import CrowdImage
+from hmode.data.source import Item, Listing, Source
+from hmode.errors import InputError, MissingFileError
+from hmode.metrics.regions import people_in
+
+# No small image is enlarged beyond this: 2^27 RGB pixels are 400 MB.
+MOST_PIXELS = 2**27
+
+
+class AnnotatedImages(Sequence):
+    """One split of a data set on disk; an image is decoded each time it is asked for.
+
+    Coordinates are taken as they are; grey photographs become RGB; duplicate points are people.
+
+    Args:
+        source: the data set.
+        split: one of `source.splits`.
+        max_side: scale images down so that the longer side has at most so many pixels, the points
+            and the mask with them; None: no limit; "usual": the customary one of the data set.
+        short_side: (least, most) pixels of the shorter side, each None for no limit; smaller
+            images are scaled up, larger ones down. `max_side` has the last word.
+
+    Raises:
+        InputError: an option is not one of those; on access, a file cannot be read.
+        MissingFileError: a folder, an image or an annotation is not there.
+
+    Warns:
+        an annotation has no image; on access, most of an image's points lie outside of it, or they
+        are not as many as the data set states.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        split: str = "train",
+        *,
+        max_side: int | str | None = "usual",
+        short_side: tuple[int | None, int | None] | str | None = "usual",
+    ):
+        if split not in source.splits:
+            raise InputError(f"split is {split!r}, expected one of {source.splits}")
+        self.source, self.split = source, split
+        self.max_side = source.max_side if max_side == "usual" else max_side
+        self.short_side = source.short_side if short_side == "usual" else short_side
+        _check_limits(self.max_side, self.short_side)
+        try:
+            listing = source.find(split)
+        except MissingFileError as error:
+            raise MissingFileError(f"{error}; expected {source.layout}") from None
+        self.items = _complete(listing, f"{source.folder} ({split})", source.layout)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> CrowdImage:
+        item = self.items[operator.index(index)]
+        image = self.source.read_image(item)
+        points, mask = self._annotation(item, image.size)
+        size = self._fitted(item, image.size)
+        if size != image.size:
+            image = image.resize(size, Image.Resampling.LANCZOS)
+        return CrowdImage(
+            torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous(),
+            points,
+            name=item.name,
+            mask=mask,
+            annotated=item.annotation is not None,
+        )
+
+    def count_people(self, index: int) -> int:
+        """Annotated people in one image, inside the mask where there is one; decodes no image.
+
+        Raises:
+            InputError: its annotation is not published, or cannot be read.
+        """
+        item = self.items[operator.index(index)]
+        if item.annotation is None:
+            raise InputError(f"{item.name}: its annotation is not published")
+        mask = self.source.read_mask(item)
+        if mask is None:
+            return len(self.source.read_points(item))
+        points, mask = self._annotation(item, mask.shape[::-1])
+        return int(people_in(mask, points).sum())
+
+    def describe(self) -> dict:
+        """What this is, for a run's configuration."""
+        limits = {"max_side": self.max_side}
+        if self.short_side is not None:
+            limits["short_side"] = list(self.short_side)
+        return {**self.source.describe(self.split), "images": len(self), **limits}
+
+    def _annotation(self, item: Item, size) -> tuple[Tensor, Tensor | None]:
+        """Points and mask of an image of (width, height) pixels, scaled to its fitted size."""
+        if item.annotation is None:
+            return torch.zeros(0, 2), None
+        points, mask = self.source.read_points(item), self.source.read_mask(item)
+        stated = self.source.stated_count(item)
+        for doubt in (misplaced(points, size), miscounted(points, stated)):
+            if doubt:
+                warnings.warn(f"{item.annotation}: {doubt}", stacklevel=4)
+        fitted = self._fitted(item, size)
+        if mask is not None:
+            if mask.shape[::-1] != size:
+                raise InputError(
+                    f"{item.mask}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels, "
+                    f"its image {size[0]} x {size[1]}"
+                )
+            mask = Image.fromarray(mask).resize(fitted, Image.Resampling.NEAREST)
+            mask = torch.from_numpy(np.array(mask))
+        return torch.from_numpy(scale_points(points, size, fitted)), mask
+
+    def _fitted(self, item: Item, size: tuple[int, int]) -> tuple[int, int]:
+        fitted = fitted_size(size, self.max_side, self.short_side)
+        if fitted[0] * fitted[1] > max(size[0] * size[1], MOST_PIXELS):
+            raise InputError(
+                f"{item.image}: {size[0]} x {size[1]} pixels would be enlarged to {fitted[0]} x "
+                f"{fitted[1]} by short_side={self.short_side}; set max_side too"
+            )
+        return fitted
+
+
+def fitted_size(size, max_side: int | None, short_side: tuple | None) -> tuple[int, int]:
+    """(width, height) of an image scaled, its shape kept, to the limits of `AnnotatedImages`."""
+    short, scale = min(size), 1.0
+    least, most = short_side or (None, None)
+    if least is not None and short < least:
+        scale = least / short
+    elif most is not None and short > most:
+        scale = most / short
+    if max_side is not None:
+        scale = min(scale, max_side / max(size))
+    return tuple(max(1, round(side * scale)) for side in size) if scale != 1 else tuple(size)
+
+
+def scale_points(points: np.ndarray, size, fitted) -> np.ndarray:
+    """Points `[N, 2]` of an image of (width, height) pixels on the same image scaled to another.
+
+    Who is inside the frame stays inside, and who is outside, outside.
+    """
+    if tuple(size) == tuple(fitted):
+        return points
+    scaled = (points.astype(float) * fitted / size).astype(np.float32)
+    below = np.nextafter(np.array(fitted, dtype=np.float32), np.float32(0))
+    return np.where(inside_frame(points, size)[:, None], np.minimum(scaled, below), scaled)
+
+
+def inside_frame(points: np.ndarray, size) -> np.ndarray:
+    """`[N]`, bool: which points lie inside an image of (width, height) pixels."""
+    return ((points >= 0) & (points < size)).all(axis=1)
+
+
+def misplaced(points: np.ndarray, size) -> str | None:
+    """What is wrong where most points lie outside an image of (width, height) pixels."""
+    outside = int((~inside_frame(points, size)).sum())
+    if 2 * outside <= len(points):
+        return None
+    swapped = 2 * inside_frame(points[:, ::-1], size).sum() > len(points)
+    return (
+        f"{outside} of {len(points)} points lie outside the frame of {size[0]} x {size[1]} pixels"
+        + ("; most would be inside if they were given as (y, x)" if swapped else "")
+    )
+
+
+def miscounted(points: np.ndarray, stated: int | None) -> str | None:
+    """What is wrong where there are not as many points as stated."""
+    if stated is None or stated == len(points):
+        return None
+    return f"{len(points)} points, but the data set states {stated}"
+
+
+def _complete(listing: Listing, where: str, layout: str) -> list[Item]:
+    """The items of a listing from which nothing is missing."""
+    if listing.missing:
+        raise MissingFileError(
+            f"{listing.missing[0]}: not there{_more(listing.missing)}; expected {layout}"
+        )
+    if not listing.items:
+        raise MissingFileError(f"{where}: no images; expected {layout}")
+    if listing.strays:
+        warnings.warn(
+            f"{where}: {listing.strays[0]}{_more(listing.strays)} belongs to no image of a split",
+            stacklevel=4,
+        )
+    return listing.items
+
+
+def _more(files: list) -> str:
+    return f" (and {len(files) - 1} more)" if len(files) > 1 else ""
+
+
+def _check_limits(max_side, short_side) -> None:
+    def positive(value) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+    if max_side is not None and not positive(max_side):
+        raise InputError(f"max_side is {max_side!r}, expected None or a positive number of pixels")
+    if short_side is None:
+        return
+    limits = tuple(short_side) if isinstance(short_side, Iterable) else ()
+    given = [limit for limit in limits if limit is not None]
+    if len(limits) != 2 or not all(map(positive, given)) or given != sorted(given):
+        raise InputError(
+            f"short_side is {short_side!r}, expected None or (least, most) pixels, each may be None"
+        )
