@@ -18,6 +18,8 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from hmode.data import CrowdImage
 from hmode.metrics import Evaluation
+from hmode.models import HMoDE
+from hmode.models.hierarchy import Level
 
 PALETTE = sns.color_palette("colorblind")
 
@@ -168,6 +170,44 @@ def show_counts(ax: Axes, evaluation: Evaluation, *, top: float, colour=PALETTE[
     )
 
 
+def mixture_diagram(ax: Axes, model: HMoDE, *, title: str) -> None:
+    """What a network mixes with what (Fig. 3 of the paper), drawn from the network itself.
+
+    A column a level, from the experts to the final map. What arrives on full lines is weighed, by
+    gates whose `gating` stands above; dashed lines pass a map on as it is.
+    """
+    columns, lines = [[f"E{k + 1}" for k in range(model.config["experts"])]], []
+    levels = [*model.levels]
+    if model.gate2 is not None:
+        levels.append(Level((tuple(range(levels[-1].outputs)),)))
+    for level in levels:
+        groups = [f"Gr{i + 1}" for i in range(len(level.groups))]
+        groups = ["Eout"] if level is levels[-1] else groups
+        column = len(columns)
+        lines += [(column, k, i, "-") for i, group in enumerate(level.groups) for k in group]
+        lines += [(column, k, len(groups) + i, "--") for i, k in enumerate(level.passed)]
+        columns.append(groups + [columns[-1][k] for k in level.passed])
+    tallest = max(map(len, columns))
+
+    def place(column: int, i: int) -> tuple[float, float]:
+        return column, ((len(columns[column]) - 1) / 2 - i) / tallest
+
+    for column, start, end, style in lines:
+        label = columns[column - 1][start]
+        colour = PALETTE[int(label[1:]) - 1] if label in columns[0] else "0.4"
+        ends = zip(place(column - 1, start), place(column, end), strict=True)
+        ax.plot(*ends, style, color=colour, zorder=1)
+    box = {"boxstyle": "round", "facecolor": "white", "edgecolor": "0.4"}
+    for column, labels in enumerate(columns):
+        for i, label in enumerate(labels):
+            ax.text(*place(column, i), label, ha="center", va="center", fontsize=9, bbox=box)
+        if column:
+            above = f"level {column}:\n{model.config['gating']} weights"
+            ax.text(column - 0.5, 0.58, above, ha="center", va="center", fontsize=8)
+    ax.set(xlim=(-0.3, len(levels) + 0.3), ylim=(-0.5, 0.7), title=title)
+    ax.axis("off")
+
+
 # Verdicts of `hmode.results.compare`, by colour; anything else is grey.
 VERDICTS = {"better": PALETTE[2], "worse": PALETTE[3], "default": "black"}
 
@@ -177,32 +217,34 @@ def dot_table(rows, *, published: str = "sha", live: dict[str, float] | None = N
 
     Args:
         rows: of `hmode.results.tables.table`, as a DataFrame.
-        published: which data set's published MAE to show on the left.
-        live: MAE by experiment of runs just made, marked in the middle.
+        published: which data set's published MAE to show on the left, where there are any.
+        live: MAE by experiment of runs just made, marked beside ours.
     """
     rows = rows.iloc[::-1].reset_index(drop=True)  # the first row on top
-    figure, axes = plt.subplots(
-        1, 3, figsize=(10, 0.34 * len(rows) + 1.5), sharey=True, width_ratios=(1, 1.2, 1.2)
-    )
     colours = [VERDICTS.get(verdict, "0.45") for verdict in _column(rows, "verdict")]
-    printed, ours, spread = (
+    printed, mean, spread = (
         _column(rows, name) for name in (f"paper_{published}_mae", "mae", "mae_sd")
     )
-    axes[0].scatter(printed, rows.index, color=PALETTE[0], zorder=3)
-    axes[0].set(title=f"the paper, {published.upper()}", xlabel="MAE, people")
-    axes[1].scatter(ours, rows.index, c=colours, zorder=3, label="mean over seeds")
-    axes[1].hlines(rows.index, ours - spread, ours + spread, colors=colours, label="± 1 sd")
+    known = not np.isnan(printed).all()  # Fig. 6 and the released code print nothing
+    size, widths = (10, 0.34 * len(rows) + 1.5), (1, 1.2, 1.2) if known else (1, 1)
+    figure, axes = plt.subplots(1, len(widths), figsize=size, sharey=True, width_ratios=widths)
+    if known:
+        axes[0].scatter(printed, rows.index, color=PALETTE[0], zorder=3)
+        axes[0].set(title=f"the paper, {published.upper()}", xlabel="MAE, people")
+    ours, against = axes[-2:]
+    ours.scatter(mean, rows.index, c=colours, zorder=3, label="mean over seeds")
+    ours.hlines(rows.index, mean - spread, mean + spread, colors=colours, label="± 1 sd")
     if live:
         marks = [live.get(experiment, np.nan) for experiment in rows["experiment"]]
-        axes[1].scatter(marks, rows.index, marker="x", color=PALETTE[1], label="just now")
-    axes[1].set(title="ours", xlabel="MAE, people")
+        ours.scatter(marks, rows.index, marker="x", color=PALETTE[1], label="just now", zorder=4)
+    ours.set(title="ours", xlabel="MAE, people")
     low, high = _column(rows, "low"), _column(rows, "high")
-    axes[2].axvline(0, color="0.7", linewidth=1)
-    axes[2].scatter(_column(rows, "difference"), rows.index, c=colours, zorder=3)
-    axes[2].hlines(rows.index, low, high, colors=colours)
-    axes[2].set(title="ours, difference to the default", xlabel="MAE, people (95 % interval)")
+    against.axvline(0, color="0.7", linewidth=1)
+    against.scatter(_column(rows, "difference"), rows.index, c=colours, zorder=3)
+    against.hlines(rows.index, low, high, colors=colours)
+    against.set(title="ours, difference to the default", xlabel="MAE, people (95 % interval)")
     axes[0].set_yticks(rows.index, rows["title"])
-    handles, labels = axes[1].get_legend_handles_labels()
+    handles, labels = ours.get_legend_handles_labels()
     handles += [Patch(color=VERDICTS[name]) for name in ("better", "worse")]
     labels += ["better than the default", "worse"]
     figure.legend(handles, labels, loc="outside lower center", ncol=5, frameon=False)
