@@ -86,7 +86,7 @@ def transport_loss(
     check_points(people, points, valid)
     cells = shares(people)  # [B, h w]
     heads = valid.to(cells.dtype) / valid.sum(dim=1, keepdim=True).clamp(min=1)  # [B, N]
-    cost = squared_distances(points, people.shape[-2:], stride)
+    cost = squared_distances(points.to(cells.dtype), people.shape[-2:], stride)
     alpha, beta = potentials(heads, cells.detach(), cost, reg, iterations)
     dual = (heads * alpha).sum(dim=1) + (cells * beta).sum(dim=1)
     return torch.where(valid.any(dim=1), dual, 0.0).mean()

@@ -20,7 +20,8 @@ def ranking_loss(counts: Tensor, true: Tensor, *, temperature: float = 1.0) -> T
     the rows' cross entropy, less that of the true row with itself, so that it is zero at its best.
     Counts are divided by the mean true count (of at least one person), which makes the loss the
     same for sparse and dense crowds. True counts are rounded to whole people; images that tie
-    share their ranks evenly, and the loss then asks for equal predictions.
+    share their ranks evenly, and the loss then asks for equal predictions. Where several processes
+    train together, each ranks its own share of the batch.
 
     Args:
         counts: `[B]`, predicted people in each image.
