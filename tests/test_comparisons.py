@@ -1,5 +1,5 @@
-"""The losses that REL is compared with in Table IX: global ranking, absolute counts, nested squares,
-and REL on a branch of its own."""
+"""What REL is compared with in Table IX: global ranking, absolute counts, nested squares, and REL
+on a branch of its own."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""DM-Count's three terms against plain versions: entropic transport, a linear programme, by hand."""
+"""DM-Count's three terms against plain Sinkhorn, a linear programme, and sums by hand."""
 
 import math
 

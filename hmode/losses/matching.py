@@ -38,6 +38,9 @@ def variation_loss(people: Tensor, points: Tensor, valid: Tensor, *, stride: int
 
     Returns:
         A scalar, in people.
+
+    Raises:
+        InputError: the shapes do not fit each other.
     """
     check_points(people, points, valid)
     true = cell_counts(points, valid, people.shape[-2:], stride)  # [B, h w]
