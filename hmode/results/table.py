@@ -1,0 +1,201 @@
+"""One table of runs, a row each, read from their folders; nothing is trained or counted again."""
+
+import json
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hmode.errors import InputError, MissingFileError
+from hmode.experiments.running import FOLDS
+from hmode.metrics import Evaluation
+from hmode.runs import RunFolder, write_atomically
+
+# The columns that everything here needs, and those that hold text.
+REQUIRED = ["run", "experiment", "dataset", "fold", "profile", "seed", "mae", "config", "device"]
+TEXT = ["run", "experiment", "dataset", "profile", "config", "hmode", "torch", "python", "device"]
+
+# What may not be mixed, within which rows, and the way out.
+UNIFORM = [
+    ("profile", [], "make one table for each"),
+    ("dataset", [], "make one table for each"),
+    ("config", ["experiment", "fold"], "remove what is out of date and train it again"),
+    ("device", ["experiment"], "choose the runs on one of them"),
+]
+
+
+def collect(
+    runs: str | Path,
+    profile: str,
+    dataset: str,
+    experiments: Sequence[str] | None = None,
+    *,
+    device: str | None = None,
+) -> pd.DataFrame:
+    """One row a finished run: its folder inside `runs`, and what its result.json says.
+
+    Args:
+        runs: the folder of all runs.
+        profile, dataset: which of them.
+        experiments: only these, in this order; None: all, by name.
+        device: only the runs on this device, as result.json names it: "cpu" or a GPU's name.
+
+    Raises:
+        InputError: a result.json is unreadable or belongs elsewhere, or the runs should not stand
+            in one table, see `require_uniform`.
+    """
+    home = Path(runs) / profile / dataset
+    paths = [*home.glob("*-seed*/result.json"), *home.glob("*-seed*/fold*/result.json")]
+    rows = []
+    for path in paths:
+        row = {"run": path.parent.relative_to(runs).as_posix(), **_read_result(path)}
+        for name, expected in (("profile", profile), ("dataset", dataset)):
+            if row[name] != expected:
+                raise InputError(f"{path}: {name} is {row[name]!r}, expected {expected!r}")
+        rows.append(row)
+    frame = _typed(pd.DataFrame(rows, columns=None if rows else REQUIRED))
+    if device is not None:
+        frame = frame[frame["device"] == device]
+    if experiments is None:
+        experiments = sorted(frame["experiment"].unique())
+    place = {experiment: i for i, experiment in enumerate(experiments)}
+    frame = frame.assign(place=frame["experiment"].map(place)).dropna(subset="place")
+    frame = frame.sort_values(["place", "seed", "fold", "run"], ignore_index=True).drop(
+        columns="place"
+    )
+    require_uniform(frame)
+    return frame
+
+
+def _read_result(path: Path) -> dict:
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: not readable JSON: {error}") from None
+    if not isinstance(result, dict):
+        raise InputError(f"{path}: not a run's result, expected an object")
+    missing = [name for name in REQUIRED if name != "run" and name not in result]
+    if missing:
+        raise InputError(f"{path}: not a run's result, {missing[0]!r} is missing")
+    return result
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same kinds of columns, wherever the values come from."""
+    kinds = {name: "str" for name in TEXT if name in frame} | {"fold": "Int64", "seed": "int64"}
+    numbers = {name: pd.to_numeric(frame[name]) for name in frame if name not in TEXT}
+    return frame.assign(**numbers).astype(kinds)
+
+
+def require_uniform(frame: pd.DataFrame) -> None:
+    """See that a mean over a table's runs is one of like things.
+
+    Raises:
+        InputError: naming two runs of different profiles or data sets; or, of one experiment, of
+            different configurations or devices; or of the same fold and seed.
+    """
+    for column, within, way_out in UNIFORM:
+        groups = frame.groupby(within, dropna=False) if within else [((), frame)]
+        for _, group in groups:
+            kinds = group.drop_duplicates(column)
+            if len(kinds) > 1:
+                found = [f"{row['run']} has {row[column]}" for _, row in kinds[:2].iterrows()]
+                raise InputError(f"mixed table: {column} of {', '.join(found)}; {way_out}")
+    twice = frame[frame.duplicated(["experiment", "fold", "seed"], keep=False)]
+    if len(twice):
+        first, second = twice["run"].iloc[:2]
+        raise InputError(f"mixed table: {first} and {second} say they are the same run")
+
+
+def save(frame: pd.DataFrame, path: str | Path) -> None:
+    """Write a table as CSV or Parquet, by the file's ending; numbers keep every digit.
+
+    Raises:
+        InputError: the ending is another, or Parquet's library is not installed.
+        OutputError: the file cannot be written.
+    """
+    path = Path(path)
+    write = {".csv": frame.to_csv, ".parquet": frame.to_parquet}[check_ending(path)]
+    write_atomically(path, lambda partial: write(partial, index=False))
+
+
+def load(path: str | Path) -> pd.DataFrame:
+    """Read a table of runs that `save` wrote.
+
+    Raises:
+        MissingFileError: there is no such file.
+        InputError: it is no table of runs, or a mixed one, see `require_uniform`.
+    """
+    path = Path(path)
+    ending = check_ending(path)
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such table")
+    try:
+        if ending == ".csv":  # all as text, for a hash may look like a number
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        else:
+            frame = pd.read_parquet(path)
+        missing = [name for name in REQUIRED if name not in frame]
+        frame = frame if missing else _typed(frame)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: not a readable table of runs: {error}") from None
+    if missing:
+        raise InputError(f"{path}: not a table of runs, column {missing[0]!r} is missing")
+    require_uniform(frame)
+    return frame
+
+
+def check_ending(path: Path) -> str:
+    """A table's ending, .csv or .parquet.
+
+    Raises:
+        InputError: it is another, or Parquet's library is not installed.
+    """
+    if path.suffix not in (".csv", ".parquet"):
+        raise InputError(f"{path}: a table's name ends in .csv or .parquet")
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise InputError(f"{path}: Parquet needs pip install pyarrow; or end the name in .csv")
+    return path.suffix
+
+
+def complete(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs of those seeds that have all folds of their data set."""
+    folds = frame.groupby(["experiment", "seed"])["fold"].transform("nunique")
+    return frame[folds == frame["dataset"].map(FOLDS).fillna(0)]
+
+
+def image_errors(frame: pd.DataFrame, runs: str | Path) -> pd.DataFrame:
+    """Absolute counting errors of a table's runs, people: a row an image, a column a run.
+
+    Args:
+        frame: from `collect`.
+        runs: the folder of all runs.
+
+    Returns:
+        columns (experiment, seed); folds below each other, without the seeds that lack one.
+
+    Raises:
+        InputError: a run's test.csv is missing, or not the one of its result.json.
+    """
+    columns = {}
+    for key, group in complete(frame).groupby(["experiment", "seed"], sort=False):
+        parts = [_errors(row, runs) for row in group.sort_values("fold").itertuples()]
+        columns[key] = pd.concat(parts, keys=range(len(parts)))
+    return pd.DataFrame(columns)
+
+
+def _errors(row, runs: str | Path) -> pd.Series:
+    folder = RunFolder(Path(runs) / row.run)
+    try:
+        evaluation = Evaluation.from_table(folder.table("test.csv"))
+    except InputError as error:
+        raise InputError(f"{folder.path / 'test.csv'}: {error}") from None
+    errors = np.abs(evaluation.predicted - evaluation.true)
+    errors = pd.Series(errors, index=evaluation.names).dropna()
+    if not np.isclose(errors.mean(), row.mae, rtol=1e-6):
+        raise InputError(
+            f"{folder.path}: test.csv has a MAE of {errors.mean():g}, result.json of {row.mae:g}"
+        )
+    return errors
