@@ -238,13 +238,18 @@ def _keep_record(result: Result, dataset: str, profile: str, fold: int | None, d
         "hmode": version("hmode"),
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "device": _device_name(device),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
     }
     text = json.dumps(record, indent=2) + "\n"
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
+    """What result.json calls a device: "cpu", or the GPU's name.
+
+    Raises:
+        InputError: the device is unknown or not there.
+    """
     chosen = resolve_device(device)
     return torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "cpu"
