@@ -4,10 +4,10 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -47,7 +47,9 @@ def evaluate(
     mine = count_images(model, dataset, sigma=sigma, window=window, progress=progress)
     rows = list(zip(range(rank, len(dataset), world), mine, strict=True))
     if world > 1:
-        rows = sorted(gather_object(rows), key=lambda row: row[0])
+        shares = [None] * world
+        torch.distributed.all_gather_object(shares, rows)
+        rows = sorted(chain(*shares), key=lambda row: row[0])
     return Evaluation.of([count for _, count in rows])
 
 
@@ -101,7 +103,7 @@ def count_image(
         ]
     )
     by_map = tuple(by_map.tolist())
-    if not getattr(sample, "annotated", True):
+    if not sample.annotated:
         unknown = math.nan
         return ImageCount(sample.name, unknown, unknown, by_map, (unknown,) * 4, (unknown,) * 2)
     density = prediction.full_size()[0, 0] * on_device
@@ -109,7 +111,7 @@ def count_image(
     foreground = target > FOREGROUND
     return ImageCount(
         name=sample.name,
-        true=sample.count if sample.mask is None else len(people),
+        true=sample.count,
         inside=len(people),
         by_map=by_map,
         game=tuple(game_errors(density, people).tolist()),
@@ -181,6 +183,7 @@ def resolve_device(device: str) -> torch.device:
 def progress_bar(total: int, progress: bool | None) -> tqdm:
     """A bar for `total` steps; hidden if not wanted, with None where nobody watches."""
     if progress is None:  # a terminal, or a notebook that is not run in a batch
-        live_notebook = "ipykernel" in sys.modules and not os.environ.get("HMODE_STATIC")
-        progress = sys.stderr.isatty() or live_notebook
+        ipython = sys.modules.get("IPython")  # imported by the plots too, outside of a notebook
+        notebook = ipython is not None and ipython.get_ipython() is not None
+        progress = sys.stderr.isatty() or (notebook and not os.environ.get("HMODE_STATIC"))
     return tqdm(total=total, disable=not progress or process()[0] > 0)

@@ -70,6 +70,7 @@ def evaluation_picture(evaluation: Evaluation, worst: Sequence[WorstImage] = ())
     Raises:
         InputError: no image has an annotation.
     """
+    mae = evaluation.mae
     use_style()
     fig = Figure(figsize=(9, 3.8 + 2.8 * len(worst)), layout="constrained")
     upper, lower = fig, None
@@ -78,7 +79,7 @@ def evaluation_picture(evaluation: Evaluation, worst: Sequence[WorstImage] = ())
     left, right = upper.subplots(1, 2)
     true, predicted = evaluation.true, evaluation.predicted
     show_counts(left, evaluation, top=1.15 * max(1, np.nanmax(true), predicted.max()))
-    left.set_title(f"{evaluation.annotated.sum()} images: MAE {evaluation.mae:.1f}")
+    left.set_title(f"{evaluation.annotated.sum()} images: MAE {mae:.1f}")
     left.legend()
     show_errors(right, evaluation)
     sns.despine(fig)

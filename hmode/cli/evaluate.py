@@ -8,13 +8,12 @@ import numpy as np
 
 from hmode.cli.options import DATA, prepare
 from hmode.data import open_dataset
+from hmode.data.ucf import FOLDS
 from hmode.errors import InputError
 from hmode.evaluation import evaluate, load_run, resolve_device
 from hmode.metrics import LEVELS, Evaluation, density_levels
 from hmode.runs import RunFolder, write_csv
 from hmode.submission import write_submission
-
-FOLDS = 5
 
 
 @click.command(name="evaluate")
@@ -30,7 +29,7 @@ FOLDS = 5
     "--folds",
     "--fold",
     "folds",
-    type=click.Choice([*map(str, range(FOLDS)), "all"]),
+    type=click.Choice([*map(str, range(len(FOLDS))), "all"]),
     help="Evaluate RUN/fold<K> on its own test fold; all: each of them, and their mean.",
 )
 @click.option(
@@ -44,6 +43,14 @@ FOLDS = 5
     "--max-side",
     type=click.IntRange(min=32),
     help="Scale images of real data sets down to at most this side, in pixels.",
+)
+@click.option(
+    "--full-size",
+    is_flag=True,
+    help="Leave images of real data sets as large as they are, whatever is usual for them.",
+)
+@click.option(
+    "--annotations", type=str, help="Of folder: the file or folder with the points, if not found."
 )
 @click.option(
     "--device",
@@ -79,6 +86,8 @@ def evaluate_run(
     folds,
     which,
     max_side,
+    full_size,
+    annotations,
     device,
     table,
     picture,
@@ -87,6 +96,7 @@ def evaluate_run(
     levels,
 ):
     """Count the images of a data set with the trained network in the folder RUN."""
+    options = _options(max_side, full_size, annotations)
     edges = _edges(levels) if levels else LEVELS if by_level else None
     if submission and (dataset, split) != ("nwpu", "test"):
         raise InputError("--submission is for --dataset nwpu --split test")
@@ -95,7 +105,7 @@ def evaluate_run(
         prepare(path)
     parts = []
     for target in _targets(run_dir, dataset, folds):
-        images = target.open(dataset, data_root, split, max_side)
+        images = open_dataset(dataset, data_root, split, **options, **target.fold_option)
         model = load_run(target.run_dir, which).to(resolve_device(device))
         result = evaluate(model, images, progress=None, **target.kernel)
         _require_finite(result, target.run_dir)
@@ -125,10 +135,19 @@ class _Target:
     fold: int | None
     kernel: dict  # sigma and window of the run's target maps
 
-    def open(self, dataset, data_root, split, max_side):
-        options = {"max_side": max_side, "fold": self.fold}
-        options = {name: value for name, value in options.items() if value is not None}
-        return open_dataset(dataset, data_root, split, **options)
+    @property
+    def fold_option(self) -> dict:
+        return {} if self.fold is None else {"fold": self.fold}
+
+
+def _options(max_side: int | None, full_size: bool, annotations: str | None) -> dict:
+    """What of a data set's options is asked for; what is not stays as usual."""
+    if full_size and max_side is not None:
+        raise InputError("--full-size and --max-side cannot both be")
+    options = {"max_side": None, "short_side": None} if full_size else {}
+    if max_side is not None:
+        options["max_side"] = max_side
+    return options | ({"annotations": annotations} if annotations else {})
 
 
 def _targets(run_dir: Path, dataset: str, folds: str | None) -> list[_Target]:
@@ -137,7 +156,7 @@ def _targets(run_dir: Path, dataset: str, folds: str | None) -> list[_Target]:
         if (run_dir / "fold0").is_dir():
             raise InputError(f"{run_dir}: holds a run for each fold; give --fold K or --folds all")
         return [_target(run_dir, dataset, None)]
-    numbers = range(FOLDS) if folds == "all" else [int(folds)]
+    numbers = range(len(FOLDS)) if folds == "all" else [int(folds)]
     return [_target(run_dir / f"fold{number}", dataset, number) for number in numbers]
 
 

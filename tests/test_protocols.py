@@ -1,0 +1,322 @@
+"""What the data sets' protocols ask for: GAME, regions, errors over processes, a submission."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from conftest import crowds
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+import hmode
+from hmode.errors import InputError, MissingFileError
+from hmode.evaluation import count_images
+from hmode.metrics import Evaluation, ImageCount, cell_people, cell_sums, game_errors, people_in
+from hmode.models import Prediction
+from hmode.submission import TEST_IDS, check_submission, write_submission
+
+# GAME
+
+
+def plain_game(difference, level):
+    """The definition, halving again and again; difference `[H, W]`, predicted minus true."""
+    if level == 0:
+        return abs(difference.sum())
+    height, width = (int(side / 2) for side in difference.shape)
+    return sum(
+        plain_game(part, level - 1)
+        for half in (difference[:height], difference[height:])
+        for part in (half[:, :width], half[:, width:])
+    )
+
+
+def points(*pairs):
+    return torch.tensor(pairs, dtype=torch.float32).reshape(-1, 2)
+
+
+@st.composite
+def images(draw):
+    """A density map of some size, and points on and around it."""
+    height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    people = rng.uniform(-5, 45, (draw(st.integers(0, 30)), 2)).astype(np.float32)
+    people = np.where(rng.random(people.shape) < 0.5, np.floor(people), people)  # on the lines too
+    density = rng.random((height, width)).astype(np.float32) / 10
+    return torch.from_numpy(density), torch.from_numpy(people)
+
+
+class TestGame:
+    def test_by_hand(self):
+        """On 8 x 8 pixels one person stands top left, and two are predicted bottom right."""
+        density = torch.zeros(8, 8)
+        density[7, 7] = 2
+        assert game_errors(density, points((0.5, 0.5))).tolist() == [1, 3, 3, 3]
+
+    def test_errors_of_neighbours_cancel_only_on_the_levels_where_they_share_a_cell(self):
+        """Of 16 x 16 pixels the person is in column 5, the prediction in column 4, 6 or 8."""
+        for column, expected in ((4, [0, 0, 0, 0]), (6, [0, 0, 0, 2]), (8, [0, 2, 2, 2])):
+            density = torch.zeros(16, 16)
+            density[0, column] = 1
+            assert game_errors(density, points((5.5, 0.5))).tolist() == expected
+
+    def test_odd_sides_are_split_after_half_of_them_rounded_down(self):
+        """9 columns are 4 + 5, these 2 + 2 and 2 + 3, these 1 each but for 1 + 2 at the end."""
+        edges = [0, 1, 2, 3, 4, 5, 6, 7, 9]
+        expected = np.diff(edges)
+        ones = torch.ones(8, 9)
+        assert cell_sums(ones).tolist() == [expected.tolist()] * 8
+        assert cell_sums(ones.T).tolist() == np.repeat(expected[:, None], 8, axis=1).tolist()
+        assert cell_sums(torch.ones(4, 5), 1).tolist() == [[4, 6], [4, 6]]
+
+    @given(images())
+    def test_equal_to_the_definition(self, image):
+        density, people = image
+        height, width = density.shape
+        difference = density.double().numpy().copy()
+        for x, y in people.tolist():
+            if 0 <= x < width and 0 <= y < height:
+                difference[int(y), int(x)] -= 1
+        expected = [plain_game(difference, level) for level in range(4)]
+        assert game_errors(density, people) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+    @given(images())
+    def test_it_never_falls_with_the_level(self, image):
+        game = game_errors(*image)
+        assert (np.diff(game) >= -1e-9).all()
+
+    @given(images())
+    def test_level_0_is_the_error_of_those_inside_the_frame(self, image):
+        density, people = image
+        inside = people_in(torch.ones(density.shape, dtype=torch.bool), people).sum().item()
+        assert game_errors(density, people)[0] == pytest.approx(
+            abs(density.sum().item() - inside), rel=1e-4, abs=1e-4
+        )
+
+    @given(images())
+    def test_cells_hold_everything_once(self, image):
+        density, people = image
+        for level in range(4):
+            assert cell_sums(density, level).shape == (2**level, 2**level)
+            assert cell_sums(density, level).sum() == pytest.approx(density.sum().item(), rel=1e-4)
+            assert cell_people(people, density.shape, level).sum() == cell_people(
+                people, density.shape, 0
+            )
+
+    def test_duplicates_are_people(self):
+        assert cell_people(points((1, 1), (1, 1)), (8, 8), 1).tolist() == [[2, 0], [0, 0]]
+
+
+class TestPeopleIn:
+    def test_a_point_belongs_to_its_pixel(self):
+        region = torch.zeros(3, 4, dtype=torch.bool)
+        region[1, 2] = True
+        inside = points((2, 1), (2.99, 1.99), (2.5, 1.5))
+        outside = points((3, 1), (2, 2), (1.99, 1), (2, 0.99), (1.5, 2.5))
+        assert people_in(region, inside).tolist() == [True] * 3
+        assert people_in(region, outside).tolist() == [False] * 5
+
+    def test_outside_the_frame_is_in_no_region(self):
+        everywhere = torch.ones(3, 4, dtype=torch.bool)
+        outside = points((-0.1, 1), (1, -0.1), (4, 1), (1, 3), (-358.7, 1), (1e30, 1), (1, -1e30))
+        assert not people_in(everywhere, outside).any()
+        assert people_in(everywhere, points()).shape == (0,)
+
+
+# Errors over processes
+
+
+def count(true, predicted, game=(1.0, 2.0, 3.0, 4.0), foreground=(5, 4.0)):
+    return ImageCount(f"{true}", true, true, (0.0, predicted), game, foreground)
+
+
+COUNTS = [
+    count(10, 13.0),
+    count(51, 49.0, (2.0, 3.0, 5.0, 8.0), (51, 40.0)),
+    count(math.nan, 99.0, (math.nan,) * 4, (math.nan,) * 2),
+    count(0, 4.0, (4.0, 4.0, 4.0, 4.0), (0, 0.0)),
+    count(700, 650.0, (50.0, 60.0, 70.0, 80.0), (690, 600.0)),
+]
+
+
+class Ramp(nn.Module):
+    """Counts that differ from image to image, without any weights to learn."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(()))
+
+    def forward(self, image):
+        bright = nn.functional.avg_pool2d(image, 4, ceil_mode=True).mean(dim=1, keepdim=True)
+        density = (bright.abs() + 0.1) * self.one
+        return Prediction(density, torch.cat([density * 2, density], dim=1), image.shape[-2:], 4, 9)
+
+
+def errors_in_one_process(rank, folder):
+    from hmode.metrics.aggregate import crowd_metrics
+
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    dataset = crowds([3, 80, 15, 0, 9], (40, 70))
+    metrics = crowd_metrics([5, 50])
+    for each in count_images(Ramp(), dataset):
+        metrics.update(each)
+    result = {name: value.item() for name, value in metrics.compute().items()}
+    updates = metrics["mae"].update_count
+    torch.save((result, updates, hmode.evaluate(Ramp(), dataset).table), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+class TestAggregate:
+    """torchmetrics takes seconds to import, and brings matplotlib: only where it is used."""
+
+    def metrics(self, counts, edges=(50, 500)):
+        from hmode.metrics.aggregate import crowd_metrics
+
+        metrics = crowd_metrics(edges)
+        for each in counts:
+            metrics.update(each)
+        return metrics
+
+    def values(self, counts):
+        return {name: value.item() for name, value in self.metrics(counts).compute().items()}
+
+    def test_they_are_the_errors_of_the_evaluation(self):
+        """Images 0 and 3 agree in all of MAE, GAME(0) and, at first, many sums: none are merged."""
+        expected = Evaluation.of(COUNTS)
+        found = self.values(COUNTS)
+        by_level = {
+            f"{error}/{row['level']}": row[error]
+            for row in expected.by_level()[1:]
+            for error in ("mae", "mse")
+        }
+        assert found == pytest.approx(expected.errors | by_level)
+
+    def test_without_images_they_are_not_numbers(self):
+        found = self.values(COUNTS[2:3])
+        assert all(math.isnan(value) for value in found.values())
+
+    def test_a_count_that_is_not_a_number_is_not_left_out(self):
+        found = self.values([*COUNTS, count(20, math.nan)])
+        assert math.isnan(found["mae"])
+        assert math.isnan(found["mse/0-50"])
+        assert not math.isnan(found["mae/51-500"])
+
+    def test_reset_they_start_anew(self):
+        metrics = self.metrics(COUNTS)
+        metrics.reset()
+        metrics.update(COUNTS[0])
+        assert metrics.compute()["mae"].item() == 3
+
+    @pytest.mark.slow
+    def test_over_two_processes_they_are_those_of_one(self, tmp_path):
+        """Five images: three in one process, two in the other, one of them alone in its level."""
+        mp.start_processes(
+            errors_in_one_process, args=(str(tmp_path),), nprocs=2, start_method="forkserver"
+        )
+        parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=False) for rank in range(2)]
+        assert [updates for _, updates, _ in parts] == [3, 2]
+        whole = hmode.evaluate(Ramp(), crowds([3, 80, 15, 0, 9], (40, 70)))
+        expected = whole.errors | {
+            f"{error}/{row['level']}": row[error]
+            for row in whole.by_level([5, 50])[1:]
+            for error in ("mae", "mse")
+        }
+        for found, _, table in parts:
+            assert found == pytest.approx(expected, rel=1e-6)
+            assert table == whole.table
+
+
+# The benchmark of NWPU-Crowd
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory):
+    """The lines of a right file: image n has n / 10 people."""
+    path = tmp_path_factory.mktemp("nwpu") / "counts.txt"
+    names = [str(n) for n in reversed(TEST_IDS)]
+    write_submission(path, names, [int(name) / 10 for name in names])
+    return path.read_text().splitlines()
+
+
+class TestSubmission:
+    def refused(self, tmp_path, lines):
+        path = tmp_path / "counts.txt"
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        with pytest.raises(InputError) as error:
+            check_submission(path)
+        assert str(path) in str(error.value)
+        return str(error.value)
+
+    def test_1500_lines_in_order(self, lines):
+        assert len(lines) == 1500
+        assert lines[0] == "3610 361.0000"
+        assert lines[-1] == "5109 510.9000"
+        assert [int(line.split()[0]) for line in lines] == list(range(3610, 5110))
+
+    def test_what_was_written_is_right(self, lines, tmp_path):
+        path = tmp_path / "counts.txt"
+        path.write_text("\n".join(lines))
+        assert check_submission(path) == {n: n / 10 for n in range(3610, 5110)}
+
+    @pytest.mark.parametrize(
+        ("line", "named"),
+        [
+            ("3611", "line 2: '3611'"),
+            ("3611 ", "line 2"),
+            ("3611 1 2", "line 2"),
+            ("", "line 2: ''"),
+            ("3611,4", "line 2"),
+            ("3611 nan", "'3611 nan'"),
+            ("3611 inf", "'3611 inf'"),
+            ("3611 -0.5", "'3611 -0.5'"),
+            ("img_3611 4", "line 2"),
+            ("3611.0 4", "line 2"),
+            ("3611 " + "9" * 400, "line 2: image 3611 has a count of inf"),
+            ("3610 4", "line 2: image 3610 is there twice"),
+            ("3609 4", "line 2: image 3609 is none of the test images 3610 to 5109"),
+            ("5110 4", "line 2: image 5110 is none"),
+            ("3611 ４", "not plain text"),
+        ],
+    )
+    def test_a_wrong_line_is_named(self, lines, tmp_path, line, named):
+        assert named in self.refused(tmp_path, [lines[0], line, *lines[2:]])
+
+    def test_a_line_that_is_missing(self, lines, tmp_path):
+        message = self.refused(tmp_path, lines[:7] + lines[8:])
+        assert "1499 images, expected 1500" in message
+        assert "3617" in message
+
+    def test_no_lines_and_no_file(self, tmp_path):
+        assert "line 1" in self.refused(tmp_path, [])
+        with pytest.raises(MissingFileError, match=r"nowhere\.txt"):
+            check_submission(tmp_path / "nowhere.txt")
+
+    @pytest.mark.parametrize(
+        ("change", "named"),
+        [
+            ({0: ("3610", math.nan)}, "image 3610 has a count of nan"),
+            ({0: ("3610", -1.0)}, "image 3610 has a count of -1.0"),
+            ({0: ("IMG_1", 3.0)}, "'IMG_1'"),
+            ({0: ("12", 3.0)}, "image 12 is none"),
+            ({1: ("3610", 3.0)}, "image 3610 is there twice"),
+        ],
+    )
+    def test_wrong_counts_are_not_written(self, tmp_path, change, named):
+        rows = [(str(n), 1.0) for n in TEST_IDS]
+        for i, row in change.items():
+            rows[i] = row
+        path = tmp_path / "counts.txt"
+        with pytest.raises(InputError, match=named):
+            write_submission(path, *zip(*rows, strict=True))
+        assert not path.exists()
+
+    def test_part_of_the_images_is_not_written(self, tmp_path):
+        with pytest.raises(InputError, match=r"1 images, expected 1500; .* 3610"):
+            write_submission(tmp_path / "counts.txt", ["3700"], [1.0])
+        assert not any(tmp_path.iterdir())
