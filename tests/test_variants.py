@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hmode import HMoDE, total_loss
 from hmode.errors import InputError
 from hmode.models import Concat, build_model, load_official
+from hmode.models.backbone import conv_relu, start_alive
 from hmode.models.gating import MultiScaleBlock, residual_block, straight_through
 
 NARROW = 0.0625
@@ -136,6 +137,31 @@ def test_every_head_of_a_variant_starts_alive(settings, seed):
     prediction = model(images(2, 3, 64, 64, seed=seed))
     maps = [prediction.maps, *([] if prediction.local is None else [prediction.local])]
     assert (torch.cat(maps, 1) > 0).any(-1).any(-1).any(0).all()
+
+
+@table(
+    {"Concat": {}, "double branch": {"local_head": True}, "ordinary": {"groups": [[0, 2]]}}
+    | GATINGS
+)
+@torch.no_grad()
+def test_maps_and_weights_are_float32_under_autocast(settings):
+    model = narrow(settings, model=HMoDE if settings else Concat)
+    with torch.autocast("cpu", torch.bfloat16):
+        prediction = model(images(1, 3, 64, 48))
+    found = [prediction.maps, *prediction.gates, prediction.gate2, prediction.local]
+    assert {each.dtype for each in found if each is not None} == {torch.float32}
+    assert prediction.maps.isfinite().all()
+
+
+@pytest.mark.parametrize("inputs", [16, 64, 896])
+@torch.no_grad()
+def test_a_head_starts_alive_nearly_everywhere_however_many_inputs_it_has(inputs):
+    features = images(1, inputs, 16, 16).abs()
+    torch.manual_seed(0)
+    heads = [start_alive(conv_relu([inputs, 1], [1]), 100.0) for _ in range(50)]
+    maps = torch.cat([head(features) for head in heads])
+    assert (maps > 0).float().mean() > 0.8
+    assert maps.mean().item() == pytest.approx(100 * 1e-3, rel=0.3)
 
 
 # Hierarchies (Tables IV and VIII)
