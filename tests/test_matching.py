@@ -120,6 +120,9 @@ def test_variation_by_hand():
     assert variation_loss(people, *two, stride=8).item() == pytest.approx(2 * 0.75)
     right = heads((1, 2), (9, 9), (15, 15), (8, 8))
     assert variation_loss(people, *right, stride=8).item() == pytest.approx(0, abs=1e-5)
+    beside = grid_of([1.0, 3.0, 0.0], [0.0, 0.0, 0.0])  # x runs along the rows
+    right = heads((1, 2), (9, 3), (15, 0), (8, 7))
+    assert variation_loss(beside, *right, stride=8).item() == pytest.approx(0, abs=1e-5)
     apart = heads((8, 0), (0, 8), (0, 8))
     assert variation_loss(people, *apart, stride=8).item() == pytest.approx(3)
     assert variation_loss(9 * people, *apart, stride=8).item() == pytest.approx(3)
