@@ -192,6 +192,8 @@ class _Loop:
                 window=schedule.window,
             )
             prediction = self.model(images)
+            if batch.mask is not None:
+                prediction, target = prediction.masked(batch.mask), target * batch.mask
             losses = total_loss(
                 prediction,
                 target,

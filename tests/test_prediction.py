@@ -49,6 +49,17 @@ def test_counts_are_the_sums_of_the_full_size_maps(size, stride, scale):
 
 
 @settings(deadline=None, max_examples=60)
+@given(size=st.tuples(sides, sides), stride=st.sampled_from([1, 2, 4, 8]), seed=st.integers(0, 99))
+def test_a_mask_leaves_what_full_size_leaves(size, stride, seed):
+    prediction = prediction_of(size, stride)
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.rand(2, 1, *size, generator=generator) < 0.5
+    masked = prediction.masked(mask)
+    expected = (prediction.full_size(prediction.maps) * mask).sum(dim=(-2, -1))
+    torch.testing.assert_close(masked.counts(masked.maps), expected)
+
+
+@settings(deadline=None, max_examples=60)
 @given(size=st.tuples(sides, sides), stride=st.sampled_from([1, 2, 4, 8]), value=st.floats(0, 50))
 def test_a_constant_map_counts_each_pixel_of_the_image_once(size, stride, value):
     prediction = prediction_of(size, stride, scale=100.0)

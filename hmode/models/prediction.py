@@ -1,6 +1,6 @@
 """What a counting network returns: its maps, their gates, and how to read a count off them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +85,31 @@ class Prediction:
         height, width = self.size
         full = F.interpolate(maps, scale_factor=self.stride, mode="nearest")
         return full[..., :height, :width] / self.scale
+
+    def masked(self, mask: Tensor) -> "Prediction":
+        """This prediction with its maps counting nothing outside a mask (TRANCOS).
+
+        Args:
+            mask: bool `[B, 1, H, W]`, True where people are counted.
+
+        Returns:
+            A prediction whose maps' cells are multiplied by their share of masked-in pixels, so
+            that a map's count is that of `full_size` times the mask.
+        """
+        height, width = self.size
+        rows, columns = self.density.shape[-2:]
+        inside = mask.to(self.density.dtype)
+        padding = (0, columns * self.stride - width, 0, rows * self.stride - height)
+        pixels = F.avg_pool2d(F.pad(inside, padding), self.stride) * self.stride**2
+        covered = self._pixels(rows, height, inside)[:, None] * self._pixels(columns, width, inside)
+        share = pixels / covered
+        return replace(
+            self,
+            experts=self.experts * share,
+            levels=tuple(level * share for level in self.levels),
+            density=self.density * share,
+            local=None if self.local is None else self.local * share,
+        )
 
     def _pixels(self, cells: int, side: int, like: Tensor) -> Tensor:
         """How many of the image's pixels each cell covers along one side, `[cells]`."""
