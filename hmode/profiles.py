@@ -146,11 +146,11 @@ def _quick(dataset: str) -> Profile:
     # From scratch larger steps than the paper's are needed; with 1e-3 gating net 2 saturates within
     # the first epoch on a single group and stays there.
     schedule = Schedule(
-        epochs=36,
+        epochs=28,
         batch_size=8,
         crop=128,
         learning_rate=3e-4,
-        halve_after=(22, 27, 31, 34),
+        halve_after=(16, 20, 23, 26),
         average=0.99,
         validate_every=4,
     )
