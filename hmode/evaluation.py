@@ -25,6 +25,7 @@ def evaluate(
     *,
     sigma: float = 4.0,
     window: int | None = None,
+    regions: bool = True,
     progress: bool | None = False,
 ) -> Evaluation:
     """Count every image of a data set, whole, one at a time, on the device the model is on.
@@ -35,6 +36,8 @@ def evaluate(
         model: is put into evaluation mode and back.
         dataset: at least one image, each with sides of at least 32 pixels.
         sigma, window: of the target density maps that say what is foreground, see `density_map`.
+        regions: whether to compare inside the cells of GAME and the foreground too, or only the
+            counts, which takes less time.
         progress: show a bar; None: where somebody watches.
 
     Raises:
@@ -44,7 +47,9 @@ def evaluate(
     if len(dataset) == 0:
         raise InputError("the data set to evaluate on is empty")
     rank, world = process()
-    mine = count_images(model, dataset, sigma=sigma, window=window, progress=progress)
+    mine = count_images(
+        model, dataset, sigma=sigma, window=window, regions=regions, progress=progress
+    )
     rows = list(zip(range(rank, len(dataset), world), mine, strict=True))
     if world > 1:
         shares = [None] * world
@@ -59,6 +64,7 @@ def count_images(
     *,
     sigma: float = 4.0,
     window: int | None = None,
+    regions: bool = True,
     progress: bool | None = False,
 ) -> Iterator[ImageCount]:
     """Count this process's share of a data set, every world-th image from its rank on.
@@ -72,7 +78,7 @@ def count_images(
     try:
         with progress_bar(len(dataset), progress) as bar:
             for i in range(rank, len(dataset), world):
-                yield count_image(model, dataset[i], sigma=sigma, window=window)
+                yield count_image(model, dataset[i], sigma=sigma, window=window, regions=regions)
                 bar.update()
     finally:
         model.train(was_training)
@@ -84,11 +90,13 @@ def count_image(
     *,
     sigma: float = 4.0,
     window: int | None = None,
+    regions: bool = True,
 ) -> ImageCount:
     """Count one image with a network in evaluation mode, and compare with its annotation.
 
     Every number is the sum of a map at full size over a region: all of the image or its mask, the
-    cells of GAME, the foreground (where the target density map is above `FOREGROUND`).
+    cells of GAME, the foreground (where the target density map is above `FOREGROUND`). The last
+    two are left out, None, unless `regions`.
 
     Raises:
         InputError: the image is too small, or does not fit into the device's memory.
@@ -96,16 +104,13 @@ def count_image(
     prediction = predict(model, sample)
     region, people = counted(sample)
     on_device = region.to(prediction.density.device)
-    by_map = torch.stack(
-        [
-            (prediction.full_size(each)[0, 0] * on_device).sum()
-            for each in prediction.maps.split(1, dim=1)
-        ]
-    )
-    by_map = tuple(by_map.tolist())
+    masked = prediction if sample.mask is None else prediction.masked(on_device[None, None])
+    by_map = tuple(masked.counts(masked.maps)[0].tolist())
     if not sample.annotated:
         unknown = math.nan
         return ImageCount(sample.name, unknown, unknown, by_map, (unknown,) * 4, (unknown,) * 2)
+    if not regions:
+        return ImageCount(sample.name, sample.count, len(people), by_map)
     density = prediction.full_size()[0, 0] * on_device
     target = density_map(people.to(density.device), sample.size, sigma=sigma, window=window)
     foreground = target > FOREGROUND
@@ -160,10 +165,16 @@ def load_run(run_dir: str | Path, which: str = "best") -> CountingNetwork:
 
     Raises:
         MissingFileError: there is no run, or it has no such weights yet.
+        InputError: it cannot be read, or its weights are of another network.
     """
     run = RunFolder(run_dir)
     model = build_model(run.config()["model"])
-    model.load_state_dict(run.weights(which))
+    try:
+        model.load_state_dict(run.weights(which))
+    except RuntimeError:
+        raise InputError(
+            f"{run.path}: its {which} weights are of another network than its config.json says"
+        ) from None
     return model.eval()
 
 

@@ -225,7 +225,7 @@ class _Loop:
 
     def validate(self, name: str, dataset, due: bool) -> dict:
         """MAE and MSE on a data set, or empty columns when none is due."""
-        result = evaluate(self.kept, dataset) if due else None
+        result = evaluate(self.kept, dataset, regions=False) if due else None
         return {f"{name}_mae": result and result.mae, f"{name}_mse": result and result.mse}
 
     def commit(self, done: int, history: list[dict], timing: list[dict]) -> None:

@@ -442,3 +442,13 @@ class TestRefusals:
         assert "Traceback" not in result.output
         assert path.read_text() == "old"
         assert os.listdir(tmp_path) == ["counts.csv"]
+
+
+def test_counts_alone_are_the_same_counts():
+    network, samples = Ramp(), crowds([3, 0, 7], size=(64, 64))
+    whole = hmode.evaluate(network, samples)
+    alone = hmode.evaluate(network, samples, regions=False)
+    assert alone.game is None
+    assert alone.foreground is None
+    assert (alone.mae, alone.mse) == (whole.mae, whole.mse)
+    assert "game0" not in alone.table[0]

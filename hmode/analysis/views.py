@@ -96,7 +96,7 @@ def view(
             f"{sample.name}: the prediction is of {len(prediction.density)} images of "
             f"{tuple(prediction.size)} pixels, expected one of {tuple(sample.size)}"
         )
-    if not getattr(sample, "annotated", True):
+    if not sample.annotated:
         raise InputError(f"{sample.name} has no annotation to compare with")
     stride = prediction.stride
     region = torch.ones(sample.size, dtype=torch.bool) if sample.mask is None else sample.mask

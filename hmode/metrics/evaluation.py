@@ -25,8 +25,8 @@ class ImageCount:
     true: float
     inside: float
     by_map: tuple[float, ...]
-    game: tuple[float, ...]
-    foreground: tuple[float, float]
+    game: tuple[float, ...] | None = None
+    foreground: tuple[float, float] | None = None
 
     @property
     def predicted(self) -> float:
@@ -53,7 +53,7 @@ class Evaluation:
         inside: `[n]`, annotated people inside the frame, the sum of the density map.
         by_map: `[n, C]`, the count of each of `Prediction.maps`: experts, groups, final.
         game: `[n, 4]`, each image's GAME(0) to GAME(3) of the final map, see `game_errors`; None
-            in tables of before it was kept.
+            where it was not asked for.
         foreground: `[n, 2]`, annotated people in the foreground A^g of the image and the final
             map's count there (section IV-E); None as `game`.
     """
@@ -68,11 +68,13 @@ class Evaluation:
     @classmethod
     def of(cls, counts: Sequence[ImageCount]) -> "Evaluation":
         """The evaluation of at least one image."""
+
+        def column(name: str) -> np.ndarray | None:
+            values = [getattr(each, name) for each in counts]
+            return None if any(value is None for value in values) else np.array(values, float)
+
         columns = ("true", "inside", "by_map", "game", "foreground")
-        return cls(
-            [each.name for each in counts],
-            *(np.array([getattr(each, name) for each in counts], float) for name in columns),
-        )
+        return cls([each.name for each in counts], *map(column, columns))
 
     @classmethod
     def joined(cls, parts: Sequence["Evaluation"]) -> "Evaluation":
