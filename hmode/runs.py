@@ -140,11 +140,15 @@ class RunFolder:
 
         Raises:
             MissingFileError: they are not there (yet).
+            InputError: they cannot be read.
         """
         path = self.path / f"{which}.safetensors"
         if not path.is_file():
             raise MissingFileError(f"{path}: no such weights")
-        return load_file(path)
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise InputError(f"{path}: not a readable weights file: {error}") from None
 
     def save_table(self, name: str, rows: list[dict]) -> None:
         """Write a CSV file of rows with the same keys."""

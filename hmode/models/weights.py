@@ -1,6 +1,7 @@
 """Reading weights from files, and the encoders' from torchvision."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors.torch import load_file
@@ -66,6 +67,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:
+        raise InputError(
+            f"{path}: not a file of tensors alone; code that is pickled in it is not run"
+        ) from None
     except Exception as error:
         raise InputError(f"{path}: not a readable weights file: {error}") from None
     if isinstance(state, dict) and isinstance(state.get("model"), dict):
