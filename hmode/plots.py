@@ -4,17 +4,21 @@ Density is drawn in "magma", gates and attention in "viridis", signed errors in 
 zero, and categories in seaborn's "colorblind" palette.
 """
 
+from base64 import b64encode
 from collections.abc import Sequence
+from io import BytesIO
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from IPython import get_ipython
+from IPython.core.pylabtools import print_figure
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib_inline.backend_inline import set_matplotlib_formats
+from PIL import Image
 
 from hmode.data import CrowdImage
 from hmode.metrics import Evaluation
@@ -27,7 +31,8 @@ PALETTE = sns.color_palette("colorblind")
 def use_style() -> None:
     """The look of all figures: seaborn's "ticks" theme, readable text.
 
-    Inside a notebook pictures are kept as JPEG: photographs as PNG would make it huge.
+    Inside a notebook figures with images are kept as JPEG, others as PNG of 256 colours: as PNG
+    photographs would make it huge, and as JPEG drawings take twice the room and blur.
     """
     sns.set_theme(
         context="notebook",
@@ -44,10 +49,27 @@ def use_style() -> None:
             "image.interpolation": "nearest",
         },
     )
-    if get_ipython() is not None:
+    shell = get_ipython()
+    if shell is not None:
         set_matplotlib_formats(
             "jpeg", pil_kwargs={"quality": 75, "optimize": True, "progressive": True}
         )
+        formats = shell.display_formatter.formatters
+        as_jpeg = formats["image/jpeg"].lookup_by_type(Figure)
+        formats["image/jpeg"].for_type(Figure, lambda fig: as_jpeg(fig) if _images(fig) else None)
+        formats["image/png"].for_type(Figure, lambda fig: None if _images(fig) else _as_png(fig))
+
+
+def _images(figure: Figure) -> bool:
+    return any(ax.images for ax in figure.axes)
+
+
+def _as_png(figure: Figure) -> str:
+    """A figure as PNG of 256 colours, in base64."""
+    png = Image.open(BytesIO(print_figure(figure, fmt="png"))).convert("RGB").quantize(256)
+    small = BytesIO()
+    png.save(small, "png", optimize=True)
+    return b64encode(small.getvalue()).decode("ascii")
 
 
 def show_image(ax: Axes, sample: CrowdImage, *, points: bool = False, title: str | None = None):
