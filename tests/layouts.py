@@ -9,7 +9,7 @@ from conftest import noise, write_shanghaitech
 from PIL import Image
 from scipy.io import savemat
 
-from hmode.data.formats import read_mat_points
+from hmode.data.mat import read_mat_points
 from hmode.data.trancos import LISTS
 from hmode.data.ucf import FOLDS
 

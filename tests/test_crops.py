@@ -1,5 +1,7 @@
 """Crops, flips and batches: the points move with the pixels, and nothing is left to chance."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hmode.data import CropSampler, CrowdImage, normalise
+from hmode.data.crops import AHEAD
 from hmode.data.sample import IMAGE_MEAN, IMAGE_STD
 from hmode.errors import InputError
 
@@ -272,7 +275,129 @@ class TestBatches:
         assert shapes == {sample.size for sample in dataset}
 
 
+class Counted(list):
+    """A data set that counts how often each image is asked for."""
+
+    def __init__(self, images):
+        super().__init__(images)
+        self.asked = [0] * len(images)
+
+    def __getitem__(self, index):
+        self.asked[index] += 1
+        return super().__getitem__(index)
+
+
+GIB = 2**30
+
+
+class TestMemory:
+    """Images beyond the memory are decoded again, and the batches stay the same."""
+
+    def images(self, masked=False):
+        samples = [crowd(n, (40 + 3 * n, 50 - n), seed=n, name=f"{n}") for n in range(9)]
+        if not masked:
+            return samples
+        rng = np.random.default_rng(0)
+        return [replace(s, mask=torch.from_numpy(rng.random(s.size) < 0.7)) for s in samples]
+
+    @pytest.mark.parametrize("masked", [False, True])
+    @pytest.mark.parametrize("images_kept", [0, 1, 5])
+    def test_both_ways_give_the_same_batches(self, images_kept, masked):
+        dataset = self.images(masked)
+        room = sum((3 + masked) * s.image[0].numel() for s in dataset[:images_kept])
+        for crop, batch_size in ((32, 4), (64, 2)):
+            whole = sampler(dataset, crop, batch_size, seed=1)
+            part = sampler(dataset, crop, batch_size, seed=1, memory=room / GIB)
+            for epoch in (0, 3):
+                a, b = list(whole.epoch(epoch)), list(part.epoch(epoch))
+                assert same(a, b)
+                if masked:
+                    assert all(torch.equal(x.mask, y.mask) for x, y in zip(a, b, strict=True))
+
+    def test_what_fits_is_decoded_once_and_the_rest_once_an_epoch(self):
+        dataset = Counted(self.images())
+        room = sum(3 * s.image[0].numel() for s in list.__iter__(dataset)) - 1
+        source = sampler(dataset, 32, 3, memory=room / GIB)  # all but the last
+        assert dataset.asked == [1] * 9
+        for epoch in range(2):
+            list(source.epoch(epoch))
+        assert dataset.asked == [1] * 8 + [3]
+
+    def test_within_the_memory_nothing_is_decoded_twice(self):
+        dataset = Counted(self.images())
+        source = sampler(dataset, 32, 4)
+        for epoch in range(3):
+            list(source.epoch(epoch))
+        assert dataset.asked == [1] * 9
+
+    def test_few_batches_are_decoded_ahead(self):
+        dataset = Counted(self.images())
+        batches = sampler(dataset, 32, 1, memory=0).epoch(0)
+        next(batches)
+        batches.close()  # waits for those under way
+        assert sum(dataset.asked) <= 9 + 1 + AHEAD
+
+    def test_an_image_that_fails_in_an_epoch_says_so(self):
+        class Failing(Counted):
+            def __getitem__(self, index):
+                if self.asked[index]:
+                    raise InputError("IMG_3.jpg: gone")
+                return super().__getitem__(index)
+
+        source = sampler(Failing(self.images()), 32, 2, memory=0)
+        with pytest.raises(InputError, match=r"IMG_3\.jpg: gone"):
+            list(source.epoch(0))
+
+    @pytest.mark.parametrize("memory", [-1, float("nan")])
+    def test_a_memory_that_is_none(self, memory):
+        with pytest.raises(InputError, match="memory is"):
+            sampler(crowds([1]), memory=memory)
+
+
+class TestMasks:
+    def masked(self, count=12, size=(50, 60)):
+        """Masked where the picture is green, and nowhere else."""
+        sample = painted(size, count)
+        rng = np.random.default_rng(5)
+        mask = torch.from_numpy(rng.random(size) < 0.5)
+        image = sample.image.clone()
+        image[2] = 255 * mask
+        return CrowdImage(image, sample.points, "masked", mask=mask)
+
+    @pytest.mark.parametrize("crop", [16, 32, 80])
+    def test_the_mask_moves_with_the_pixels(self, crop):
+        for epoch in range(12):
+            (batch,) = sampler([self.masked()], crop).epoch(epoch)
+            assert batch.mask.shape == (1, 1, crop, crop)
+            assert batch.mask.dtype == torch.bool
+            blue = colours(batch.images)[0, 2] == 255
+            inside = (batch.images[0] != 0).any(dim=0)  # around it the mean colour, uncounted
+            assert torch.equal(batch.mask[0, 0], blue & inside)
+
+    def test_all_heads_of_the_crop_are_given_counted_or_not(self):
+        (batch,) = sampler([self.masked(12)], 80).epoch(0)
+        assert int(batch.valid.sum()) == 12
+
+    def test_without_masks_there_is_none(self):
+        (batch,) = sampler([crowd(3)], 32).epoch(0)
+        assert batch.mask is None
+
+    def test_an_image_without_a_mask_beside_one_with_is_counted_everywhere(self):
+        plain = crowd(3, (40, 40))
+        for epoch in range(4):
+            (batch,) = sampler([self.masked(), plain], 48, 2).epoch(epoch)
+            areas = sorted(batch.mask.sum(dim=(1, 2, 3)).tolist())
+            assert 40 * 40 in areas
+
+
 class TestBadInput:
+    def test_an_image_that_nobody_has_annotated(self):
+        unknown = CrowdImage(
+            torch.zeros(3, 40, 40, dtype=torch.uint8), torch.zeros(0, 2), "3610", annotated=False
+        )
+        with pytest.raises(InputError, match="3610: not annotated, so nothing to train on"):
+            sampler([crowd(1), unknown])
+
     def test_an_empty_training_set(self):
         with pytest.raises(InputError, match="training set is empty"):
             sampler([])

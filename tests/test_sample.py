@@ -63,6 +63,21 @@ def test_optional_fields_of_the_right_kind_are_kept():
         sample.mask = None  # frozen
 
 
+def test_with_a_mask_only_the_people_in_it_count():
+    mask = torch.zeros(4, 6, dtype=torch.bool)
+    mask[2, 1] = True  # row 2, column 1: the pixel of two of the points
+    assert CrowdImage(IMAGE, POINTS, "a", mask=mask).count == 2
+    assert CrowdImage(IMAGE, POINTS, "a", mask=~mask).count == 0  # the third is outside the frame
+
+
+def test_an_image_without_annotation_is_not_one_without_people():
+    unknown = CrowdImage(IMAGE, torch.zeros(0, 2), "3610", annotated=False)
+    with pytest.raises(InputError, match="3610: not annotated, so its people are not known"):
+        _ = unknown.count
+    with pytest.raises(InputError, match="3610: 3 points, yet it is not annotated"):
+        CrowdImage(IMAGE, POINTS, "3610", annotated=False)
+
+
 def test_normalise_is_the_encoder_s_own_normalisation():
     image = crowd(0).image
     expected = normalize(image.float() / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])

@@ -8,7 +8,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from hmode.data import open_dataset
-from hmode.data.formats import read_mat_points
+from hmode.data.mat import read_mat_points
 from hmode.data.pictures import read_image
 from hmode.errors import InputError, MissingFileError
 

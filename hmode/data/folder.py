@@ -6,7 +6,8 @@ import numpy as np
 from PIL import Image
 
 from hmode.data.coco import read_coco_points
-from hmode.data.formats import read_csv_points, read_mat_points
+from hmode.data.formats import read_csv_points
+from hmode.data.mat import read_mat_points
 from hmode.data.pictures import read_image
 from hmode.data.source import IMAGE_SUFFIXES, Item, Listing, Source, list_files, pair
 from hmode.errors import InputError, MissingFileError
@@ -68,8 +69,6 @@ class Folder(Source):
         images = list_files(folder, *IMAGE_SUFFIXES)
         files = self._annotation_files(home, folder)
         tables = [path for path in files if path.suffix != ".mat" and _name(path) not in images]
-        if self.annotations is not None and len(files) == 1:
-            tables = files
         if len(tables) > 1:
             raise InputError(
                 f"{home}: both {tables[0].name} and {tables[1].name} may hold the points; "
@@ -113,11 +112,12 @@ class Folder(Source):
         places = dict.fromkeys([folder, home, *(home / place for place in PLACES)])
         if self.annotations is not None:
             places = [home / self.annotations, self.folder / self.annotations]
-            if not any(place.exists() for place in places):
+            place = next((place for place in places if place.exists()), None)
+            if place is None:
                 raise MissingFileError(f"{places[0]}: no such file or folder of annotations")
-            places = [next(place for place in places if place.exists())]
-            if places[0].is_file():
-                return places
+            if place.is_file():
+                return [place]
+            places = [place]
         found = [list_files(p, ".csv", ".json", ".mat") for p in places if p.is_dir()]
         return [path for files in found for path in files.values()]
 

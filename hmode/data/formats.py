@@ -1,10 +1,9 @@
-"""Annotation files: .mat, text, CSV and JSON in; head points, or an error that names the file, out.
+"""Annotation files: text, CSV and JSON in; head points, or an error that names the file, out.
 
 Every reader gives points as float32 `[N, 2]`, (x, y) in pixels, as they stand in the file.
 """
 
 import csv
-import io
 import json
 import re
 import warnings
@@ -12,13 +11,11 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 
 from hmode.errors import InputError, MissingFileError
 
 # What Python's float() takes beyond this (1_000, infinity, digits of other scripts) is no number.
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-HDF5 = b"\x89HDF\r\n\x1a\n"
 IMAGE_COLUMNS = ("image", "file", "filename", "file_name", "name")
 
 
@@ -47,68 +44,6 @@ def as_points(values, where: str) -> np.ndarray:
             f"{where}: point {bad + 1} is {values[bad].tolist()}, a coordinate that is not finite"
         )
     return points
-
-
-def read_mat(path: Path) -> dict:
-    """The variables of a .mat file of MATLAB 4 to 7.2.
-
-    Raises:
-        InputError: the file cannot be read, is damaged, or is of another version.
-    """
-    content = read_bytes(path)
-    if content.startswith(HDF5) or content[512:].startswith(HDF5):
-        raise InputError(
-            f"{path}: a .mat file of version 7.3 (HDF5), which is not read here; "
-            "save it in MATLAB with -v7"
-        )
-    try:
-        variables = loadmat(io.BytesIO(content))
-    except Exception as error:  # a damaged file can break scipy's reader in many ways
-        raise InputError(f"{path}: not a readable .mat file: {one_line(error)}") from None
-    return {name: value for name, value in variables.items() if not name.startswith("__")}
-
-
-def read_mat_points(path: Path, *fields: str) -> np.ndarray:
-    """The points of a .mat file, from the first of the fields that it has.
-
-    Args:
-        fields: "image_info" is ShanghaiTech's image_info{1,1}.location; "bbox" is boxes
-            `[N, 4]`, (x1, y1, x2, y2), whose centres are taken; others are `[N, 2]`.
-
-    Raises:
-        InputError: as `read_mat`; or no field is there, or it does not hold points.
-    """
-    variables = read_mat(path)
-    field = next((name for name in fields if name in variables), None)
-    if field is None:
-        expected = " or ".join(
-            "image_info{1,1}.location" if f == "image_info" else f for f in fields
-        )
-        raise InputError(f"{path}: expected {expected}, found variables {sorted(variables)}")
-    value = variables[field]
-    if field == "image_info":
-        return as_points(image_info(path, value)["location"], f"{path}: image_info{{1,1}}.location")
-    if field == "bbox":
-        return _centres(value, f"{path}: bbox")
-    return as_points(value, f"{path}: {field}")
-
-
-def image_info(path: Path, value) -> np.void:
-    """The struct inside ShanghaiTech's image_info, with fields `location` and mostly `number`."""
-    try:
-        info = value[0, 0]
-        info = info[0, 0] if isinstance(info, np.ndarray) else info
-        info["location"]
-    except (IndexError, ValueError, TypeError, KeyError):
-        raise InputError(f"{path}: expected image_info{{1,1}}.location of shape [N, 2]") from None
-    return info
-
-
-def _centres(boxes, where: str) -> np.ndarray:
-    boxes = np.asarray(boxes)
-    if boxes.dtype.kind not in "fiu" or (boxes.size and boxes.shape[1:] != (4,)):
-        raise InputError(f"{where} has shape {list(boxes.shape)}, expected numbers [N, 4]")
-    return as_points(boxes.reshape(-1, 2, 2).astype(float).mean(axis=1), where)
 
 
 def read_numbers(path: Path, columns: str) -> np.ndarray:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hmode.data.formats import json_points, read_json, read_mat_points, read_names
+from hmode.data.formats import json_points, read_json, read_names
+from hmode.data.mat import read_mat_points
 from hmode.data.source import Item, Listing, Source, collect, list_files
 from hmode.errors import InputError
 

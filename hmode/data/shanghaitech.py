@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hmode.data.formats import image_info, read_mat, read_mat_points
+from hmode.data.mat import image_info, read_mat, read_mat_points
 from hmode.data.source import IMAGE_SUFFIXES, Item, Listing, Source, list_files, pair
 from hmode.errors import InputError, MissingFileError
 
@@ -50,8 +50,9 @@ class ShanghaiTech(Source):
 
     def stated_count(self, item: Item) -> int | None:
         info = image_info(item.annotation, read_mat(item.annotation)["image_info"])
-        number = info["number"] if "number" in info.dtype.names else np.zeros(0)
-        return int(number.flat[0]) if number.size == 1 else None
+        number = np.asarray(info.get("number"))
+        stated = float(number.item()) if number.dtype.kind in "fiu" and number.size == 1 else 0.5
+        return int(stated) if stated.is_integer() else None
 
 
 class ShanghaiTechRGBD(Source):

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from hmode.data.formats import as_points, read_mat, read_names, read_numbers
+from hmode.data.formats import as_points, read_names, read_numbers
+from hmode.data.mat import read_mat
 from hmode.data.source import Item, Listing, Source, collect, list_files
 from hmode.errors import InputError
 

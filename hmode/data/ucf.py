@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hmode.data.formats import read_mat_points
+from hmode.data.mat import read_mat_points
 from hmode.data.source import Item, Listing, Source, collect, list_files, pair
 from hmode.errors import InputError
 

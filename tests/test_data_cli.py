@@ -1,0 +1,275 @@
+"""hmode data: list, check and unpack, as a user sees them."""
+
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import noise, write_split
+from layouts import LAYOUTS, mat, picture, text
+from PIL import Image
+
+from hmode.cli import main
+from hmode.data.catalogue import CATALOGUE
+from hmode.data.check import check
+from hmode.data.registry import open_source
+
+SHA = "part_A/{}_data/images/IMG_{}.jpg"
+
+
+def hmode_data(*args, code):
+    """What the command prints; `code` is the exit code it should have."""
+    result = CliRunner().invoke(main, ["data", *map(str, args)])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture
+def as_published(monkeypatch):
+    """The tiny data sets are what is published."""
+
+    def publish(name, **fields):
+        entry = CATALOGUE[name]
+        published = type(entry)(**{**vars(entry), **fields})
+        monkeypatch.setitem(CATALOGUE, name, published)
+
+    return publish
+
+
+class TestList:
+    def test_every_data_set_with_its_terms_and_citation(self):
+        output = hmode_data("list", code=0)
+        for name, entry in CATALOGUE.items():
+            assert f"\n{name} " in f"\n{output}"
+            for part in (entry.title, entry.where, entry.licence, entry.citation):
+                assert part in output
+        assert "\nfolder " in output
+        assert "\nsynthetic " in output
+
+
+class TestTable:
+    def test_images_and_people_of_each_split(self, tmp_path):
+        data = LAYOUTS["jhu"](tmp_path)
+        output = hmode_data("check", "jhu", "--root", data.root, code=1)
+        rows = [line.split() for line in output.splitlines()]
+        assert ["train", "2", "2,272", "1", "-"] in rows
+        assert ["val", "1", "500", "2", "-"] in rows
+        assert ["test", "2", "1,600", "7", "-"] in rows
+        assert ["total", "5", "4,372", "10", "1,515,005"] in rows
+        assert "problem: train has 2 images, published are 2,272" in output
+        assert "problem: the files hold 10 people, published are 1,515,005" in output
+
+    def test_people_who_are_not_published_are_a_dash(self, tmp_path):
+        data = LAYOUTS["nwpu"](tmp_path)
+        output = hmode_data("check", "nwpu", "--root", data.root, code=1)
+        assert ["test", "2", "1,500", "-", "-"] in [line.split() for line in output.splitlines()]
+
+    def test_all_is_well(self, tmp_path, as_published):
+        data = LAYOUTS["sha"](tmp_path)
+        as_published("sha", images={"train": 3, "test": 2}, people=34)
+        output = hmode_data("check", "sha", "--root", data.root, code=0)
+        assert "problem" not in output
+        assert "note" not in output
+
+    @pytest.mark.parametrize(("people", "code"), [(1275, 0), (1280, 0), (1300, 1)])
+    def test_a_total_that_differs_by_little_is_a_note(self, tmp_path, as_published, people, code):
+        data = LAYOUTS["ucf_cc_50"](tmp_path)  # of 1,275 people
+        as_published("ucf_cc_50", people=people)
+        output = hmode_data("check", "ucf_cc_50", "--root", data.root, code=code)
+        kind = {1275: None, 1280: "note", 1300: "problem"}[people]
+        said = f"{kind}: the files hold 1,275 people, published are {people:,}"
+        assert (said in output) == (people != 1275)
+
+    def test_ones_own_folder_has_nothing_published(self, tmp_path):
+        data = LAYOUTS["folder/mat"](tmp_path)
+        output = hmode_data("check", "folder", "--root", data.root, code=0)
+        assert ["all", "3", "-", "3", "-"] in [line.split() for line in output.splitlines()]
+
+    def test_the_environment_names_the_root(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HMODE_DATA", str(LAYOUTS["folder/mat"](tmp_path).root))
+        hmode_data("check", "folder", code=0)
+
+
+class TestProblems:
+    """Each is found, named, and makes the exit code 1."""
+
+    @pytest.fixture
+    def sha(self, tmp_path, as_published):
+        LAYOUTS["sha"](tmp_path)
+        as_published("sha", images={"train": 3, "test": 2}, people=None)
+        return tmp_path
+
+    def problems(self, root, name="sha"):
+        output = hmode_data("check", name, "--root", root, code=1)
+        return [line[9:] for line in output.splitlines() if line.startswith("problem: ")]
+
+    def test_a_missing_annotation(self, sha):
+        path = sha / "part_A/test_data/ground-truth/GT_IMG_2.mat"
+        path.unlink()
+        assert self.problems(sha) == [f"missing: {path}", "test has 1 images, published are 2"]
+
+    def test_an_annotation_without_its_image(self, sha):
+        (sha / SHA.format("test", 2)).unlink()
+        path = sha / "part_A/test_data/ground-truth/GT_IMG_2.mat"
+        assert f"belongs to no image of a split: {path}" in self.problems(sha)
+
+    def test_a_missing_split_and_the_other_is_still_looked_at(self, sha):
+        shutil.rmtree(sha / "part_A" / "test_data")
+        (sha / SHA.format("train", 1)).write_bytes(b"")
+        found = self.problems(sha)
+        assert any("test_data/images: no such folder" in line for line in found)
+        assert any("IMG_1.jpg: not a readable image" in line for line in found)
+
+    def test_every_unreadable_file(self, sha):
+        (sha / SHA.format("train", 1)).write_bytes(b"text")
+        mat(sha / "part_A/train_data/ground-truth/GT_IMG_2.mat", heads=np.ones((2, 2)))
+        mat(sha / "part_A/train_data/ground-truth/GT_IMG_3.mat", image_info=np.ones((2, 2)))
+        found = self.problems(sha)
+        assert len(found) == 3
+        for line, name in zip(found, ("IMG_1.jpg", "GT_IMG_2.mat", "GT_IMG_3.mat"), strict=True):
+            assert name in line
+
+    def test_coordinates_that_are_swapped(self, tmp_path):
+        picture(tmp_path / "a.png", (40, 200))
+        text(tmp_path / "a.csv", "x,y\n10,150\n20,90\n30,60\n")
+        (line,) = self.problems(tmp_path, "folder")
+        assert "3 of 3 points lie outside" in line
+        assert "(y, x)" in line
+
+    def test_fewer_people_than_the_data_set_states(self, tmp_path, as_published):
+        data = LAYOUTS["jhu"](tmp_path)
+        as_published("jhu", images={"train": 2, "val": 1, "test": 2}, people=None)
+        data.annotation["test", "0009"].write_text("1 2 3 4 1 0\n")
+        (line,) = self.problems(tmp_path, "jhu")
+        assert line.endswith("0009.txt: 1 points, but the data set states 4")
+
+    def test_a_table_that_may_be_cut_off(self, tmp_path):
+        picture(tmp_path / "a.png")
+        text(tmp_path / "a.csv", "x,y\n10,15")
+        (line,) = self.problems(tmp_path, "folder")
+        assert "the last line has no end" in line
+
+    def test_an_image_that_is_in_training_and_test(self, sha):
+        shutil.copy(sha / SHA.format("train", 3), sha / SHA.format("test", 1))
+        (line,) = self.problems(sha)
+        assert line == (
+            "the same image, byte for byte: train/IMG_3, test/IMG_1: in more than one split"
+        )
+
+    def test_a_mask_of_another_size(self, tmp_path, as_published):
+        LAYOUTS["trancos"](tmp_path)
+        as_published("trancos", images={"train": 2, "val": 1, "test": 1}, people=None)
+        path = tmp_path / "TRANCOS_v3" / "images" / "image-3-000001mask.mat"
+        mat(path, BW=np.ones((2, 2)))
+        (line,) = self.problems(tmp_path, "trancos")
+        assert line.endswith("image-3-000001mask.mat is of another size than the image")
+
+    def test_many_problems_are_counted_and_shown_on_request(self, tmp_path):
+        data = LAYOUTS["ucf_cc_50"](tmp_path)
+        for path in data.annotation.values():
+            path.write_bytes(b"")
+        output = hmode_data("check", "ucf_cc_50", "--root", tmp_path, code=1)
+        assert output.count("problem: ") == 21
+        assert "problem: ... and 30 more, see them with --all" in output
+        output = hmode_data("check", "ucf_cc_50", "--root", tmp_path, "--all", code=1)
+        assert output.count("problem: ") == 50
+
+
+class TestNotes:
+    """What does no harm leaves the exit code 0."""
+
+    def test_the_known_flaw_of_part_a(self, tmp_path, as_published):
+        image = (noise(), [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+        write_split(tmp_path / "part_A" / "train_data", {121: image})
+        write_split(tmp_path / "part_A" / "test_data", {98: image})
+        as_published("sha", images={"train": 1, "test": 1}, people=6)
+        output = hmode_data("check", "sha", "--root", tmp_path, code=0)
+        assert "note: the same image, byte for byte: train/IMG_121, test/IMG_98 (a known" in output
+
+    def test_people_outside_and_people_twice(self, tmp_path):
+        picture(tmp_path / "a.png", (40, 60))
+        text(tmp_path / "a.csv", "x,y\n1,1\n1,1\n1,1\n-5,2\n60,3\n")
+        output = hmode_data("check", "folder", "--root", tmp_path, code=0)
+        assert "note: 2 points lie outside their image" in output
+        assert "note: 2 points repeat another of their image" in output
+
+    def test_the_same_image_twice_in_one_split(self, tmp_path):
+        picture(tmp_path / "a.png")
+        shutil.copy(tmp_path / "a.png", tmp_path / "b.png")
+        text(tmp_path / "p.csv", "image,x,y\na.png,1,1\nb.png,,\n")
+        output = hmode_data("check", "folder", "--root", tmp_path, code=0)
+        assert "note: the same image, byte for byte: all/a, all/b" in output
+
+
+class TestBadUsage:
+    def test_an_unknown_name(self):
+        assert "data set 'shz' is unknown" in hmode_data("check", "shz", code=2)
+
+    def test_the_synthetic_one_has_no_files(self):
+        assert "drawn on the fly" in hmode_data("check", "synthetic", code=2)
+
+    def test_a_root_that_is_not_there(self, tmp_path):
+        output = hmode_data("check", "sha", "--root", tmp_path / "nowhere", code=2)
+        assert "no such data folder" in output
+
+    def test_annotations_of_a_data_set_that_has_its_own(self, tmp_path):
+        output = hmode_data("check", "sha", "--root", tmp_path, "--annotations", "x", code=2)
+        assert "does not take 'annotations'" in output
+
+
+class TestSheet:
+    @pytest.mark.parametrize("name", ["sha", "nwpu", "folder/csv"])
+    def test_a_picture_of_the_first_images(self, tmp_path, name):
+        data = LAYOUTS[name](tmp_path)
+        sheet = tmp_path / "deep" / "sheet.png"
+        args = ("check", name.split("/")[0], "--root", data.root, "--sheet", sheet)
+        output = CliRunner().invoke(main, ["data", *map(str, args)]).output
+        images = len(data.truth["train"])
+        assert f"the first {images} images: {sheet}" in output
+        with Image.open(sheet) as picture:
+            assert min(picture.size) > 100
+
+    def test_unreadable_images_are_left_out(self, tmp_path):
+        LAYOUTS["sha"](tmp_path)
+        (tmp_path / SHA.format("train", 1)).write_bytes(b"")
+        sheet = tmp_path / "sheet.png"
+        output = hmode_data("check", "sha", "--root", tmp_path, "--sheet", sheet, code=1)
+        assert "the first 2 images" in output
+
+
+class TestUnpack:
+    def test_what_was_unpacked_is_printed(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr("set/1.txt", "1")
+        output = hmode_data("unpack", tmp_path / "a.zip", "--to", tmp_path / "to", code=0)
+        assert output.splitlines() == [str(tmp_path / "to" / "set")]
+
+    def test_a_refusal_is_one_line_and_exit_code_2(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr("../1.txt", "1")
+        output = hmode_data("unpack", tmp_path / "a.zip", code=2)
+        assert output.startswith("Error: ")
+        assert output.count("\n") == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+    def test_a_smaller_limit(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr("set/1.txt", bytes(2000))
+        args = ("unpack", tmp_path / "a.zip", "--max-gib", 1e-6)
+        assert "more bytes than allowed" in hmode_data(*args, code=2)
+
+
+def test_progress_sees_every_image(tmp_path):
+    data = LAYOUTS["jhu"](tmp_path)
+    totals, seen = [], []
+
+    def progress(findings, total):
+        totals.append(total)
+        for finding in findings:
+            seen.append(finding)
+            yield finding
+
+    check(open_source("jhu", data.root), progress)
+    assert totals == [5]
+    assert [finding.people for finding in seen] == [0, 1, 2, 3, 4]

@@ -1,0 +1,331 @@
+"""Every data set, broken in every way: one line names the file and what is wrong."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from layouts import LAYOUTS, coco, mat, picture, text
+from scipy.io import savemat
+
+from hmode.data import open_dataset
+from hmode.data.registry import SOURCES, layout, open_source
+from hmode.errors import InputError, MissingFileError
+
+SETS = [
+    "sha",
+    "ucf_cc_50",
+    "ucf_qnrf",
+    "jhu",
+    "nwpu",
+    "trancos",
+    "rgbd",
+    "folder/csv",
+    "folder/mat",
+]
+IN_MAT = ["sha", "ucf_cc_50", "ucf_qnrf", "nwpu", "rgbd", "folder/mat"]
+IN_TEXT = ["jhu", "trancos"]
+OWN_FILES = [*IN_MAT, *IN_TEXT]  # one annotation for each image
+
+
+def opened(name, data, split):
+    return open_dataset(name.split("/")[0], data.root, split, **data.options)
+
+
+def first(name, data):
+    """A split, and the first of its images with people."""
+    for (split, image), path in data.annotation.items():
+        if len(data.truth[split][image]):
+            index = list(data.truth[split]).index(image)
+            return split, index, path
+    raise AssertionError(name)
+
+
+def told(function, kind=InputError) -> str:
+    with pytest.raises(kind) as error:
+        function()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+class TestImages:
+    @pytest.mark.parametrize("name", SETS)
+    @pytest.mark.parametrize("damage", ["cut", "text", "empty", "header"])
+    def test_an_image_that_cannot_be_read(self, tmp_path, name, damage):
+        data = LAYOUTS[name](tmp_path)
+        split, index, _ = first(name, data)
+        dataset = opened(name, data, split)
+        path = dataset.items[index].image
+        content = path.read_bytes()
+        path.write_bytes(
+            {
+                "cut": content[: len(content) // 2],
+                "text": b"<html>404 Not Found</html>",
+                "empty": b"",
+                "header": content[:20],
+            }[damage]
+        )
+        message = told(lambda: dataset[index])
+        assert message.startswith(f"{path}: not a readable image")
+        for other in set(range(len(dataset))) - {index}:
+            assert dataset[other].image.shape[0] == 3  # the others are read all the same
+
+    def test_an_image_that_may_not_be_read(self, tmp_path, monkeypatch):
+        data = LAYOUTS["jhu"](tmp_path)
+        dataset = opened("jhu", data, "train")
+        path, real = dataset.items[0].image, Path.open
+
+        def refuse(self, *args, **options):
+            if self == path:
+                raise PermissionError(13, "Permission denied", str(self))
+            return real(self, *args, **options)
+
+        monkeypatch.setattr(Path, "open", refuse)
+        assert told(lambda: dataset[0]) == f"{path}: cannot be read: Permission denied"
+
+
+class TestAnnotations:
+    @pytest.mark.parametrize("name", OWN_FILES)
+    @pytest.mark.parametrize("damage", ["garbage", "half"])
+    def test_a_damaged_annotation(self, tmp_path, name, damage):
+        data = LAYOUTS[name](tmp_path)
+        split, index, path = first(name, data)
+        content = path.read_bytes()
+        if damage == "half" and name in IN_TEXT:
+            content = content.rstrip()  # cut within a row
+        path.write_bytes(
+            bytes(range(256))
+            if damage == "garbage"
+            else content[: len(content) - len(content) // 2]
+        )
+        dataset = opened(name, data, split)
+        for look in (lambda: dataset[index], lambda: dataset.count_people(index)):
+            assert str(path) in told(look)
+
+    @pytest.mark.parametrize("name", IN_MAT)
+    def test_a_mat_file_of_version_7_3(self, tmp_path, name):
+        data = LAYOUTS[name](tmp_path)
+        split, index, path = first(name, data)
+        path.write_bytes(
+            b"MATLAB 7.3 MAT-file".ljust(512, b"\0") + b"\x89HDF\r\n\x1a\n" + bytes(99)
+        )
+        message = told(lambda: opened(name, data, split)[index])
+        assert message.startswith(f"{path}: a .mat file of version 7.3 (HDF5)")
+
+    @pytest.mark.parametrize("name", IN_MAT)
+    def test_a_mat_file_without_the_key(self, tmp_path, name):
+        data = LAYOUTS[name](tmp_path)
+        split, index, path = first(name, data)
+        savemat(path, {"density": np.ones((3, 2))})
+        message = told(lambda: opened(name, data, split)[index])
+        assert message.startswith(f"{path}: expected ")
+        assert "found variables ['density']" in message
+
+    @pytest.mark.parametrize("name", ["ucf_cc_50", "ucf_qnrf", "nwpu"])
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_a_coordinate_that_is_not_finite(self, tmp_path, name, bad):
+        data = LAYOUTS[name](tmp_path)
+        split, index, path = first(name, data)
+        mat(path, annPoints=np.array([[1, 2], [3, bad]]))
+        message = told(lambda: opened(name, data, split)[index])
+        assert message.startswith(f"{path}: annPoints: point 2 is [3.0, ")
+
+    @pytest.mark.parametrize("name", IN_TEXT)
+    @pytest.mark.parametrize("row", ["1", "1 2 3", "nan nan", "1 2 3 4 5 6 7", "a b c d e f"])
+    def test_rows_of_text_that_cannot_be_right(self, tmp_path, name, row):
+        data = LAYOUTS[name](tmp_path)
+        split, index, path = first(name, data)
+        with path.open("a") as file:
+            file.write(f"{row}\n")
+        assert told(lambda: opened(name, data, split)[index]).startswith(f"{path}: line ")
+
+    @pytest.mark.parametrize(
+        ("content", "wrong"),
+        [
+            ("[]", "expected a JSON object with the key points"),
+            ('{"human_num": 3}', "expected a JSON object with the key points"),
+            ('{"points": {"x": 1}}', "points is dict, expected a list of [x, y]"),
+            ('{"points": [[1, 2], [3]]}', "points: entry 2 is [3], expected [x, y]"),
+            ('{"points": [[1, NaN]]}', "not finite"),
+            ('{"points": [[1, 2]', "not a readable JSON file"),
+        ],
+    )
+    def test_the_json_of_nwpu(self, tmp_path, content, wrong):
+        data = LAYOUTS["nwpu/json"](tmp_path)
+        split, index, path = first("nwpu", data)
+        path.write_text(content)
+        message = told(lambda: opened("nwpu", data, split)[index])
+        assert message.startswith(str(path))
+        assert wrong in message
+
+    def test_a_mask_without_its_variable(self, tmp_path):
+        data = LAYOUTS["trancos"](tmp_path)
+        path = tmp_path / "TRANCOS_v3" / "images" / "image-3-000001mask.mat"
+        mat(path, mask=np.ones((48, 64)))
+        for look in (lambda d: d[0], lambda d: d.count_people(0)):
+            message = told(lambda look=look: look(opened("trancos", data, "test")))
+            assert message == f"{path}: expected BW [H, W], found variables ['mask']"
+
+    def test_jhu_people_that_are_lost_are_noticed(self, tmp_path):
+        """A file cut at the end of a line reads well, but image_labels.txt states the count."""
+        data = LAYOUTS["jhu"](tmp_path)
+        path = data.annotation["test", "0009"]
+        rows = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(rows[:-1]))
+        with pytest.warns(UserWarning, match=rf"0009\.txt: {len(rows) - 1} points, .*{len(rows)}$"):
+            opened("jhu", data, "test")[1]
+
+    def test_shanghaitech_people_that_are_lost_are_noticed(self, tmp_path):
+        data = LAYOUTS["sha"](tmp_path)
+        inner = np.empty((1, 1), dtype=[("location", object), ("number", object)])
+        inner[0, 0] = (np.ones((3, 2)), np.array([[5]]))
+        outer = np.empty((1, 1), dtype=object)
+        outer[0, 0] = inner
+        savemat(data.annotation["train", "IMG_2"], {"image_info": outer})
+        with pytest.warns(UserWarning, match=r"GT_IMG_2\.mat: 3 points, .*states 5"):
+            assert opened("sha", data, "train")[1].count == 3
+
+
+class TestMissingFiles:
+    @pytest.mark.parametrize("name", OWN_FILES)
+    def test_an_image_without_its_annotation(self, tmp_path, name):
+        data = LAYOUTS[name](tmp_path)
+        split, _, path = first(name, data)
+        path.unlink()
+        message = told(lambda: opened(name, data, split), MissingFileError)
+        expected = path.with_suffix(".csv") if name == "folder/mat" else path
+        expected = str(expected).replace("test_bbox_anno/BBOX", "test_gt/GT")
+        assert message.startswith(f"{expected}: not there; expected ")
+
+    @pytest.mark.parametrize("name", ["ucf_cc_50", "nwpu", "trancos"])
+    def test_an_image_of_the_list_that_is_not_there(self, tmp_path, name):
+        data = LAYOUTS[name](tmp_path)
+        split, index, _ = first(name, data)
+        path = opened(name, data, split).items[index].image
+        path.unlink()
+        message = told(lambda: opened(name, data, split), MissingFileError)
+        assert message.startswith(f"{path}: not there; expected ")
+
+    @pytest.mark.parametrize("name", ["sha", "ucf_qnrf", "jhu", "rgbd", "folder/mat"])
+    def test_an_annotation_without_its_image_is_noticed(self, tmp_path, name):
+        """Nothing says that the image should be there, but for its annotation."""
+        data = LAYOUTS[name](tmp_path)
+        split, index, path = first(name, data)
+        before = opened(name, data, split)
+        before.items[index].image.unlink()
+        with pytest.warns(UserWarning, match=rf"{path.name} belongs to no image"):
+            assert len(opened(name, data, split)) == len(before) - 1
+
+    def test_how_many_more_are_missing(self, tmp_path):
+        data = LAYOUTS["ucf_cc_50"](tmp_path)
+        for name in ("29", "10", "14"):
+            data.annotation["test", name].unlink()
+        message = told(lambda: opened("ucf_cc_50", data, "test"))
+        assert "29_ann.mat: not there (and 2 more)" in message
+
+    def test_a_mask_that_is_not_there(self, tmp_path):
+        data = LAYOUTS["trancos"](tmp_path)
+        path = tmp_path / "TRANCOS_v3" / "images" / "image-3-000001mask.mat"
+        path.unlink()
+        assert told(lambda: opened("trancos", data, "test")).startswith(f"{path}: not there")
+
+    @pytest.mark.parametrize(
+        ("name", "lost"),
+        [
+            ("sha", "part_A/train_data/images"),
+            ("sha", "part_A/train_data/ground-truth"),
+            ("ucf_qnrf", "UCF-QNRF_ECCV18/Train"),
+            ("jhu", "jhu_crowd_v2.0/train/images"),
+            ("nwpu", "NWPU-Crowd/train.txt"),
+            ("trancos", "TRANCOS_v3/image_sets/training.txt"),
+            ("trancos", "TRANCOS_v3/images"),
+            ("rgbd", "ShanghaiTechRGBD/train_data/train_img"),
+        ],
+    )
+    def test_a_folder_or_list_that_is_not_there(self, tmp_path, name, lost):
+        data = LAYOUTS[name](tmp_path)
+        path = tmp_path / lost
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        message = told(lambda: opened(name, data, "train"), MissingFileError)
+        assert str(path.parent) in message
+        assert f"expected {layout(name)}" in message
+
+    @pytest.mark.parametrize("name", SOURCES)
+    def test_a_root_that_is_not_there(self, tmp_path, name):
+        message = told(lambda: open_source(name, tmp_path / "nowhere"), MissingFileError)
+        assert message.startswith(f"{tmp_path / 'nowhere'}: no such data folder; give --data-root")
+
+    @pytest.mark.parametrize("name", sorted(set(SOURCES) - {"folder"}))
+    def test_a_root_without_the_data_says_what_is_there(self, tmp_path, name):
+        (tmp_path / "holiday").mkdir()
+        message = told(lambda: open_source(name, tmp_path), MissingFileError)
+        assert message.startswith(f"{tmp_path}: no data set {name!r}")
+        assert layout(name) in message
+        assert "found ['holiday']" in message
+
+    def test_an_empty_folder(self, tmp_path):
+        message = told(lambda: open_dataset("folder", tmp_path), MissingFileError)
+        assert "no images; expected images with one table .csv" in message
+
+    def test_lists_that_lead_elsewhere(self, tmp_path):
+        data = LAYOUTS["nwpu"](tmp_path)
+        text(tmp_path / "NWPU-Crowd" / "train.txt", "../../0001 0 0\n")
+        assert "is no name of an image" in told(lambda: opened("nwpu", data, "train"))
+
+
+class TestFolder:
+    def image(self, folder, *names):
+        for i, name in enumerate(names):
+            picture(folder / name, seed=i)
+
+    def test_an_image_that_the_table_does_not_name(self, tmp_path):
+        """It is not taken as empty."""
+        self.image(tmp_path, "a.jpg", "b.jpg")
+        text(tmp_path / "p.csv", "image,x,y\na.jpg,1,2\n")
+        message = told(lambda: open_dataset("folder", tmp_path), MissingFileError)
+        assert message.startswith(f"a row of b.jpg in {tmp_path / 'p.csv'}: not there")
+
+    @pytest.mark.parametrize("kind", ["csv", "json"])
+    def test_an_image_that_the_table_names_and_that_is_not_there(self, tmp_path, kind):
+        self.image(tmp_path, "a.jpg")
+        if kind == "csv":
+            text(tmp_path / "p.csv", "image,x,y\na.jpg,1,2\nb.jpg,3,4\n")
+        else:
+            text(tmp_path / "p.json", json.dumps(coco({"a": [], "b": [(3, 4)]})))
+        message = told(lambda: open_dataset("folder", tmp_path), MissingFileError)
+        assert message.startswith(f"{tmp_path / 'b.jpg'}: not there")
+
+    def test_two_images_of_one_name(self, tmp_path):
+        self.image(tmp_path, "a.jpg", "a.png")
+        text(tmp_path / "a.csv", "x,y\n1,2\n")
+        assert "which is meant?" in told(lambda: open_dataset("folder", tmp_path))
+
+    def test_two_annotations_of_one_image(self, tmp_path):
+        self.image(tmp_path, "a.jpg")
+        text(tmp_path / "a.csv", "x,y\n1,2\n")
+        mat(tmp_path / "gt" / "GT_a.mat", points=np.ones((3, 2)))
+        assert "is of the same image" in told(lambda: open_dataset("folder", tmp_path))
+
+    def test_an_image_that_goes_by_two_names(self, tmp_path):
+        self.image(tmp_path, "a.jpg")
+        text(tmp_path / "p.csv", "image,x,y\na.jpg,1,2\na,3,4\n")
+        assert "a.jpg goes by two names" in told(lambda: open_dataset("folder", tmp_path))
+
+    def test_a_table_that_does_not_say_of_which_image(self, tmp_path):
+        self.image(tmp_path, "a.jpg", "b.jpg")
+        text(tmp_path / "heads.csv", "x,y\n1,2\n")
+        assert "no column image" in told(lambda: open_dataset("folder", tmp_path))
+
+    def test_a_file_of_one_image_that_names_another(self, tmp_path):
+        self.image(tmp_path, "a.jpg", "b.jpg")
+        text(tmp_path / "a.csv", "image,x,y\nb.jpg,1,2\n")
+        text(tmp_path / "b.csv", "x,y\n")
+        dataset = open_dataset("folder", tmp_path)
+        message = told(lambda: dataset[0])
+        assert message == f"{tmp_path / 'a.csv'}: expected the points of a.jpg alone"
+
+    def test_annotations_that_are_not_there(self, tmp_path):
+        self.image(tmp_path, "a.jpg")
+        message = told(lambda: open_dataset("folder", tmp_path, annotations="gone.csv"))
+        assert message.startswith(f"{tmp_path / 'gone.csv'}: no such file or folder of annotations")
