@@ -237,6 +237,14 @@ class TestSheet:
         output = hmode_data("check", "sha", "--root", tmp_path, "--sheet", sheet, code=1)
         assert "the first 2 images" in output
 
+    def test_a_split_that_cannot_be_opened_has_no_picture(self, tmp_path):
+        LAYOUTS["sha"](tmp_path)
+        (tmp_path / "part_A/train_data/ground-truth/GT_IMG_1.mat").unlink()
+        sheet = tmp_path / "sheet.png"
+        output = hmode_data("check", "sha", "--root", tmp_path, "--sheet", sheet, code=1)
+        assert "GT_IMG_1.mat" in output
+        assert f"no picture {sheet}: train cannot be opened" in output
+
 
 class TestUnpack:
     def test_what_was_unpacked_is_printed(self, tmp_path):

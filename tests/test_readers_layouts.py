@@ -276,6 +276,12 @@ class TestFolder:
         mat(tmp_path / place / name, **{field: np.array([[1.0, 2.0], [3.0, 4.0]])})
         assert self.points(tmp_path) == {"a": [[1, 2], [3, 4]]}
 
+    def test_images_that_are_named_like_annotations(self, tmp_path):
+        self.image(tmp_path, "GT_1.jpg", "2_ann.jpg")
+        mat(tmp_path / "GT_1.mat", points=np.array([[1.0, 2.0]]))
+        text(tmp_path / "2_ann.csv", "x,y\n3,4\n")
+        assert self.points(tmp_path) == {"2_ann": [[3, 4]], "GT_1": [[1, 2]]}
+
     def test_annotations_that_are_named(self, tmp_path):
         self.image(tmp_path, "a.jpg")
         text(tmp_path / "one.csv", "image,x,y\na.jpg,1,1\n")

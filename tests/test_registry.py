@@ -8,7 +8,7 @@ from conftest import crowds, write_shanghaitech
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmode.data import Selection, describe, hold_out, open_dataset, true_counts
+from hmode.data import DATASETS, Selection, describe, hold_out, open_dataset, true_counts
 from hmode.errors import InputError, MissingFileError
 
 
@@ -40,6 +40,16 @@ class TestOpen:
             open_dataset("sha", tmp_path, length=3)
         with pytest.raises(InputError, match=r"'synthetic' does not take .*max_side"):
             open_dataset("synthetic", max_side=3)
+
+    def test_all_names_are_told(self, tmp_path):
+        assert DATASETS[0] == "synthetic"
+        for name in DATASETS[1:]:
+            with pytest.raises(MissingFileError):  # known, but not there
+                open_dataset(name, tmp_path / "nowhere")
+
+    def test_a_fold_of_a_data_set_that_has_none(self, tmp_path):
+        with pytest.raises(InputError, match=r"'jhu' does not take 'fold', only \['max_side'"):
+            open_dataset("jhu", tmp_path, fold=0)
 
     def test_data_that_are_not_there(self, tmp_path):
         with pytest.raises(MissingFileError):

@@ -138,8 +138,11 @@ def _draw(source: Source, path: Path, images: int = 12) -> None:
         raise InputError(
             f"--sheet needs matplotlib: pip install 'hmode[notebooks]' ({error})"
         ) from None
-    use_style()
-    dataset = AnnotatedImages(source, source.parts[0], max_side=640, short_side=None)
+    try:
+        dataset = AnnotatedImages(source, source.parts[0], max_side=640, short_side=None)
+    except InputError:
+        click.echo(f"no picture {path}: {source.parts[0]} cannot be opened, see above")
+        return
     samples = []
     for index in range(len(dataset)):
         try:
@@ -148,5 +151,6 @@ def _draw(source: Source, path: Path, images: int = 12) -> None:
             continue  # reported above
         if len(samples) == images:
             break
+    use_style()
     sheet(samples, points=True).savefig(path, dpi=120)
     click.echo(f"the first {len(samples)} images: {path}")

@@ -67,8 +67,14 @@ class Folder(Source):
         home = self._home(split)
         folder = home / "images" if (home / "images").is_dir() else home
         images = list_files(folder, *IMAGE_SUFFIXES)
-        files = self._annotation_files(home, folder)
-        tables = [path for path in files if path.suffix != ".mat" and _name(path) not in images]
+        own: dict[str, Path] = {}
+        tables = []
+        for path in self._annotation_files(home, folder):
+            name = _name(path, images)
+            if name not in images and path.suffix.lower() != ".mat":
+                tables.append(path)
+            elif own.setdefault(name, path) != path:
+                raise InputError(f"{path}: {own[name]} is of the same image")
         if len(tables) > 1:
             raise InputError(
                 f"{home}: both {tables[0].name} and {tables[1].name} may hold the points; "
@@ -76,10 +82,6 @@ class Folder(Source):
             )
         if tables:
             return self._tabled(images, folder, tables[0])
-        own: dict[str, Path] = {}
-        for path in files:
-            if own.setdefault(_name(path), path) != path:
-                raise InputError(f"{path}: {own[_name(path)]} is of the same image")
         return pair(images, own, lambda name: folder / f"{name}.csv")
 
     def read_image(self, item: Item) -> Image.Image:
@@ -141,8 +143,10 @@ class Folder(Source):
         return Listing(listing.items, listing.missing + lost, [])
 
 
-def _name(annotation: Path) -> str:
-    return annotation.stem.removeprefix("GT_").removesuffix("_ann")
+def _name(annotation: Path, images: dict[str, Path]) -> str:
+    """The name of the image that an annotation file is of, by its own."""
+    stem = annotation.stem
+    return stem if stem in images else stem.removeprefix("GT_").removesuffix("_ann")
 
 
 def _read_table(path: Path) -> dict[str, np.ndarray]:
