@@ -3,6 +3,7 @@
 import click
 
 from hmode import __version__
+from hmode.cli.data import data
 from hmode.cli.evaluate import evaluate_run
 from hmode.cli.reproduce import reproduce
 from hmode.cli.tables import tables
@@ -29,5 +30,5 @@ def main():
     counting loss (REL)."""
 
 
-for command in (reproduce, experiments, train, evaluate_run, tables):
+for command in (reproduce, experiments, train, evaluate_run, tables, data):
     main.add_command(command)
