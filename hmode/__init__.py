@@ -4,6 +4,7 @@ A reproduction of Du, Shi, Deng and Zafeiriou, "Redesigning Multi-Scale Neural N
 Counting" (IEEE Transactions on Image Processing, 2023), to read, run and change.
 """
 
+from hmode.counting import Count, count
 from hmode.data import CrowdImage, hold_out, normalise, open_dataset
 from hmode.density import adaptive_sigma, density_map, local_counts
 from hmode.errors import HmodeError, InputError, MissingFileError, TrainingError
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "EXPERIMENTS",
     "Baseline",
+    "Count",
     "CrowdImage",
     "Evaluation",
     "HMoDE",
@@ -40,6 +42,7 @@ __all__ = [
     "TrainingError",
     "adaptive_sigma",
     "attention_loss",
+    "count",
     "density_loss",
     "density_map",
     "evaluate",
