@@ -7,6 +7,7 @@ lost or invented on the way. The damage is the same at every run.
 import csv
 import io
 import json
+import re
 import shutil
 import signal
 import struct
@@ -106,6 +107,10 @@ def same_as(plain: Callable) -> Callable:
     return lambda content, found: found == plain(content)
 
 
+def lines_of(content: bytes) -> list[str]:
+    return re.split("\r\n|\r|\n", content.decode("utf-8-sig"))
+
+
 def as_list(points) -> list:
     return np.asarray(points, dtype=np.float32).reshape(-1, 2).tolist()
 
@@ -162,8 +167,8 @@ def rows(columns: str) -> Format:
     table = np.random.default_rng(0).integers(0, 500, (9, width))
 
     def plain(content):
-        lines = [line.split() for line in content.decode("utf-8-sig").splitlines() if line.strip()]
-        return as_list([[float(each) for each in line[:2]] for line in lines])
+        rows = [line.split() for line in lines_of(content)]
+        return as_list([[float(each) for each in row[:2]] for row in rows if row])
 
     return Format(
         "".join(" ".join(map(str, row)) + " \n" for row in table).encode(),
@@ -185,8 +190,7 @@ def table() -> Format:
 
     def plain(content):
         found: dict = {}
-        lines = content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").split("\n")
-        header, *body = csv.reader(lines)
+        header, *body = csv.reader(lines_of(content))
         header = [name.strip().lower() for name in header]
         for row in body:
             if any(map(str.strip, row)):
@@ -228,8 +232,8 @@ def names() -> Format:
         read_names,
         same_as(
             lambda content: [
-                line.split()[0].removesuffix(".jpg")
-                for line in content.decode("utf-8-sig").replace("\r", "\n").split("\n")
+                re.sub(r"(?i)\.jpg$", "", line.split()[0])
+                for line in lines_of(content)
                 if line.strip()
             ]
         ),

@@ -196,6 +196,10 @@ class TestNumbers:
         message = told(read_numbers, written(tmp_path, f"1 2\n{word} 4\n"), "x y")
         assert f"line 2: {word!r} is not a number" in message
 
+    def test_other_characters_are_no_space(self, tmp_path):
+        for other in ("\x0c", "\x1d", "\xa0", "\0"):
+            told(read_numbers, written(tmp_path, f"1{other}2\n"), "x y")
+
     @pytest.mark.parametrize("word", ["1", "-1.5", "+2", ".5", "3.", "1e3", "1.5E-2"])
     def test_what_is_a_number(self, tmp_path, word):
         assert read_numbers(written(tmp_path, f"{word} 0\n"), "x y")[0, 0] == float(word)

@@ -58,7 +58,7 @@ def read_numbers(path: Path, columns: str) -> np.ndarray:
     count = len(columns.split())
     rows = []
     for number, line in enumerate(read_lines(path), start=1):
-        fields = line.split()
+        fields = re.findall(r"[^ \t]+", line)
         if fields and len(fields) != count:
             raise InputError(
                 f"{path}: line {number} has {len(fields)} values, expected {count} ({columns})"
