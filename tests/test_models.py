@@ -548,3 +548,15 @@ def test_weights_of_another_network_are_named(tmp_path, vgg, change):
         Baseline(2, weights=path)
     for words in (str(path), named, "vgg16_bn"):
         assert words in str(error.value)
+
+
+def test_gates_start_undecided():
+    """From larger initial weights gating net 2 settles on one group, which nothing undoes."""
+    torch.manual_seed(0)
+    prediction = HMoDE(width=0.25).eval()(torch.randn(2, 3, 64, 64))
+    torch.testing.assert_close(
+        prediction.gate1, torch.full_like(prediction.gate1, 1 / 2), atol=0.02, rtol=0
+    )
+    torch.testing.assert_close(
+        prediction.gate2, torch.full_like(prediction.gate2, 1 / 3), atol=0.02, rtol=0
+    )
