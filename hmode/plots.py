@@ -86,7 +86,8 @@ def show_image(ax: Axes, sample: CrowdImage, *, points: bool = False, title: str
             label="head",
         )
     ax.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-    ax.set_title(title or f"{sample.name}: {sample.count} people")
+    known = f"{sample.count} people" if sample.annotated else "not annotated"
+    ax.set_title(title or f"{sample.name}: {known}")
 
 
 def show_map(

@@ -7,6 +7,8 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
+from conftest import noise
+from PIL import Image
 
 import hmode
 from hmode import training
@@ -291,3 +293,14 @@ class TestLab:
             assert project_folder() == tmp_path / "project"
         monkeypatch.chdir(tmp_path)
         assert project_folder() == tmp_path
+
+
+def test_a_folder_without_splits_is_not_tested_on_what_it_was_trained_on(tmp_path):
+    for n in range(4):
+        Image.fromarray(noise((64, 64), seed=n)).save(tmp_path / f"{n}.png")
+    (tmp_path / "points.csv").write_text(
+        "image,x,y\n" + "".join(f"{n}.png,5,5\n" for n in range(4))
+    )
+    with pytest.raises(InputError, match="the same images"):
+        hmode.run("hmode", "folder", "smoke", data_root=tmp_path, runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()

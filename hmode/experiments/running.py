@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from hmode.data import CrowdImage, hold_out, open_dataset, true_counts
+from hmode.data import CrowdImage, describe, hold_out, open_dataset, true_counts
 from hmode.data.registry import Selection
 from hmode.errors import InputError
 from hmode.evaluation import evaluate, load_run, resolve_device
@@ -164,6 +164,9 @@ def splits(
     Validation is the published split where there is one, else held out of train; a data set whose
     test annotations are not public is tested on its published validation split, and validation
     held out.
+
+    Raises:
+        InputError: train and test are the same images (a folder without splits of its own).
     """
     chosen = {} if fold is None else {"fold": fold}
 
@@ -173,6 +176,11 @@ def splits(
 
     train = part("train", profile.train)
     test = part("val" if dataset in UNLABELLED_TEST else "test", profile.test)
+    if describe(train) == describe(test):
+        raise InputError(
+            f"data set {dataset!r}: its training and test split are the same images; put them into "
+            "folders train and test"
+        )
     if dataset in PUBLISHED_VALIDATION:
         return train, part("val", profile.test), test
     return (*hold_out(train), test)
