@@ -27,8 +27,11 @@ def test_its_links_lead_somewhere():
 
 def test_every_command_and_option_it_names_exists():
     for line in re.findall(r"^hmode .*$", README, flags=re.M):
-        command, *rest = line.split("#")[0].split()[1:]
-        known = {option for p in main.commands[command].params for option in p.opts}
+        name, *rest = line.split("#")[0].split()[1:]
+        command = main.commands[name]
+        if hasattr(command, "commands"):
+            command, rest = command.commands[rest[0]], rest[1:]
+        known = {option for p in command.params for option in p.opts}
         for word in rest:
             if word.startswith("--"):
                 assert word in known, line

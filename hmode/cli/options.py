@@ -5,6 +5,7 @@ from tempfile import TemporaryFile
 
 import click
 
+from hmode.data import DATASETS
 from hmode.errors import InputError
 from hmode.profiles import PROFILES
 
@@ -22,7 +23,10 @@ def options(*chosen):
 
 DATA = options(
     click.option(
-        "--dataset", default="synthetic", show_default=True, help="Data set: synthetic, sha or shb."
+        "--dataset",
+        default="synthetic",
+        show_default=True,
+        help=f"Data set: {', '.join(DATASETS)}; see: hmode data list.",
     ),
     click.option(
         "--data-root",
@@ -39,29 +43,32 @@ RUNS = click.option(
     type=click.Path(path_type=Path),
     help="Folder of all runs.",
 )
+PROFILE = click.option(
+    "--profile",
+    default="quick",
+    show_default=True,
+    type=click.Choice(PROFILES),
+    help="smoke: seconds; small: a minute a run; quick: a laptop's CPU; paper: the paper's.",
+)
+DEVICE = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Where to compute.",
+)
+SEED = click.option(
+    "--seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Seed of initial weights, batches, crops and flips.",
+)
 SETTING = options(
-    click.option(
-        "--profile",
-        default="quick",
-        show_default=True,
-        type=click.Choice(PROFILES),
-        help="smoke: seconds; small: a minute a run; quick: a laptop's CPU; paper: the paper's.",
-    ),
+    PROFILE,
     DATA,
-    click.option(
-        "--device",
-        default="auto",
-        show_default=True,
-        type=click.Choice(["auto", "cpu", "cuda"]),
-        help="Where to compute.",
-    ),
-    click.option(
-        "--seed",
-        default=0,
-        show_default=True,
-        type=click.IntRange(min=0),
-        help="Seed of initial weights, batches, crops and flips.",
-    ),
+    DEVICE,
+    SEED,
     click.option("--fresh", is_flag=True, help="Train again even where a trained run is there."),
 )
 

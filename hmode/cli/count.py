@@ -1,0 +1,203 @@
+"""hmode count: the people in one's own pictures."""
+
+import glob
+import os
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image
+
+from hmode.cli.options import DEVICE, prepare
+from hmode.counting import Count, count
+from hmode.data.pictures import FORMATS, to_pixels
+from hmode.data.source import natural
+from hmode.errors import InputError, MissingFileError
+from hmode.evaluation import load_run, progress_bar, resolve_device
+from hmode.models import CountingNetwork, HMoDE, load_official
+from hmode.runs import write_atomically, write_csv
+
+HOW = (
+    "give --weights RUN, the folder of a trained network; `hmode train hmode+rel`, or notebook 04, "
+    "makes runs/quick/synthetic/hmode+rel-seed0 in a few minutes"
+)
+
+
+@click.command(name="count")
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.option(
+    "--weights",
+    metavar="RUN",
+    type=click.Path(path_type=Path),
+    help="Folder of a trained network, or a checkpoint of the authors' code.",
+)
+@click.option(
+    "--csv", "table", type=click.Path(path_type=Path), help="Write one row an image to this file."
+)
+@click.option(
+    "--map",
+    "maps",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Write each density map over its image to this folder, as .png.",
+)
+@click.option(
+    "--npy",
+    "arrays",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Write each density map, people per pixel, to this folder, as .npy.",
+)
+@click.option(
+    "--max-memory",
+    metavar="GIB",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Most memory to take: the less, the smaller the tiles that large images are counted in.",
+)
+@DEVICE
+def count_pictures(images, weights, table, maps, arrays, max_memory, device):
+    """Count the people in each IMAGE: a file, the images of a folder, or a pattern ("*.jpg").
+
+    An image that cannot be counted is named in one line, the others are counted, and the exit code
+    is 2.
+    """
+    model = load_network(weights).to(resolve_device(device))
+    save_overlay = _drawing() if maps else None
+    paths, failed = find_images(images)
+    names = _names(paths)
+    prepare(table)
+    for folder in filter(None, (maps, arrays)):
+        _prepare_folder(folder, names)
+    rows, several = [], len(paths) > 1
+    with progress_bar(len(paths), None if several else False) as bar:
+        for path in paths:
+            try:
+                pixels = to_pixels(path)
+                counted = count(
+                    pixels,
+                    model,
+                    max_memory=max_memory,
+                    progress=False if several else None,
+                    name=str(path),
+                )
+            except InputError as error:
+                failed = True
+                bar.write(f"Error: {error}", file=sys.stderr)
+            else:
+                shown = click.format_filename(path)
+                bar.write(f"{shown}: {counted.count:.1f} people", file=sys.stdout)
+                rows.append(_row(shown, counted))
+                if maps:
+                    save_overlay(_place(maps, names[path], ".png"), pixels, counted)
+                if arrays:
+                    _save_array(_place(arrays, names[path], ".npy"), counted)
+            bar.update()
+    if table and rows:
+        write_csv(table, rows)
+    if failed:
+        click.get_current_context().exit(2)
+
+
+def load_network(weights: Path | None) -> CountingNetwork:
+    """The network of a run folder, of a weights file in one, or of the authors' checkpoint.
+
+    Raises:
+        MissingFileError, InputError: there is none, or it cannot be read.
+    """
+    if weights is None:
+        raise InputError(f"no network to count with: {HOW}")
+    if not weights.exists():
+        raise MissingFileError(f"{weights}: no such run; {HOW}")
+    if weights.is_dir():
+        return load_run(weights)
+    if weights.suffix == ".safetensors" and (weights.parent / "config.json").is_file():
+        return load_run(weights.parent, weights.stem)
+    return load_official(HMoDE(), weights).eval()
+
+
+def find_images(arguments: tuple[str, ...]) -> tuple[list[Path], bool]:
+    """The files that files, folders and patterns name, each once; and whether one named none.
+
+    Of a folder, the files with the suffix of an image; what is wrong is said.
+    """
+    found, failed = [], False
+    for argument in arguments:
+        try:
+            found += _expand(argument)
+        except InputError as error:
+            failed = True
+            click.echo(f"Error: {error}", err=True)
+    return list(dict.fromkeys(found)), failed
+
+
+def _expand(argument: str) -> list[Path]:
+    if os.path.isdir(argument):
+        try:
+            names = sorted(os.listdir(argument), key=natural)
+        except OSError as error:
+            raise InputError(f"{argument}: cannot be listed: {error.strerror}") from None
+        files = [Path(argument, name) for name in names if _looks_like_image(name)]
+        if not files:
+            raise MissingFileError(f"{argument}: no images in this folder")
+        return files
+    if glob.has_magic(argument) and not os.path.exists(argument):
+        files = [Path(name) for name in sorted(glob.glob(argument), key=natural)]
+        if not files:
+            raise MissingFileError(f"{argument}: no file matches")
+        return files
+    return [Path(argument)]
+
+
+def _looks_like_image(name: str) -> bool:
+    format_ = Image.registered_extensions().get(os.path.splitext(name)[1].lower())
+    return format_ in FORMATS and not name.startswith(".")
+
+
+def _names(paths: list[Path]) -> dict[Path, str]:
+    """Where the outputs of each image go in their folder: as the images lie to each other."""
+    folders = [os.path.dirname(os.path.abspath(path)) for path in paths]
+    common = os.path.commonpath(folders) if folders else ""
+    return {path: os.path.relpath(path, common) for path in paths}
+
+
+def _place(folder: Path, name: str, suffix: str) -> Path:
+    return folder / (name + suffix)
+
+
+def _prepare_folder(folder: Path, names: dict[Path, str]) -> None:
+    """Make a folder for outputs, and see that it is not one of those that are counted."""
+    for path, name in names.items():
+        if os.path.abspath(path) == os.path.abspath(folder / name):
+            raise InputError(f"{folder}: holds the images themselves; choose another folder")
+        prepare(_place(folder, name, ".out"))
+
+
+def _drawing():
+    """What draws, once it is sure that it can."""
+    try:
+        from hmode.overlay import save_overlay
+    except ImportError as error:
+        raise InputError(f"--map needs {error.name}: pip install 'hmode[notebooks]'") from None
+    return save_overlay
+
+
+def _row(name: str, counted: Count) -> dict:
+    height, width = counted.size
+    experts = {f"expert_{k}": value for k, value in enumerate(counted.experts, start=1)}
+    return {"image": name, "count": counted.count, "width": width, "height": height} | experts
+
+
+def _save_array(path: Path, counted: Count) -> None:
+    """float32 [H, W], people per pixel. Row by row: a panorama's would take half a GiB."""
+    (height, width), stride = counted.size, counted.prediction.stride
+    header = {"descr": "<f4", "fortran_order": False, "shape": (height, width)}
+
+    def write(partial: Path) -> None:
+        with open(partial, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for top, cells in zip(range(0, height, stride), counted.density.numpy(), strict=True):
+                row = np.repeat(cells, stride)[:width].astype("<f4").tobytes()
+                file.write(row * min(stride, height - top))
+
+    write_atomically(path, write)

@@ -1,0 +1,293 @@
+"""hmode count: prints, tables, maps; one bad picture does not spoil the others."""
+
+import csv
+import errno
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import noise
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+
+import hmode
+from hmode.cli import main
+from hmode.models import build_model
+from hmode.overlay import draw_overlay
+from hmode.runs import RunFolder
+
+
+def call(*arguments):
+    return CliRunner().invoke(main, ["count", *(str(each) for each in arguments)])
+
+
+def stored(path, config, state=None):
+    """A run folder with a network's configuration and weights, as a training leaves it."""
+    torch.manual_seed(0)
+    model = build_model(config)
+    run = RunFolder(path)
+    run.claim({"model": model.config}, resume=True)
+    run.save_weights("best", model.state_dict() if state is None else state)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return stored(tmp_path_factory.mktemp("runs") / "tiny", {"model": "HMoDE", "width": 0.0625})
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of three pictures, and what is no picture."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for n, size in ((1, (40, 60)), (2, (64, 64)), (10, (5, 90))):
+        Image.fromarray(noise(size, seed=n)).save(folder / f"p{n}.png")
+    (folder / "notes.txt").write_text("no picture, and does not look like one")
+    (folder / ".hidden.png").write_text("what a Mac leaves behind")
+    return folder
+
+
+def errors(result):
+    """The lines of an output that say what went wrong."""
+    assert "Traceback" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return [line for line in result.output.splitlines() if line.startswith("Error: ")]
+
+
+def refused(*arguments):
+    """The one line with which a call is refused."""
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    (line,) = errors(result)
+    assert result.output.strip() == line
+    return line
+
+
+def counts(run, *paths):
+    model = hmode.load_run(run)
+    return [hmode.count(path, model).count for path in paths]
+
+
+class TestCounting:
+    def test_one_picture(self, run, photos):
+        path = photos / "p1.png"
+        result = call(path, "--weights", run, "--device", "cpu")
+        assert result.exit_code == 0
+        assert result.output == f"{path}: {counts(run, path)[0]:.1f} people\n"
+
+    def test_a_folder_a_pattern_and_files_each_picture_once(self, run, photos, tmp_path):
+        table = tmp_path / "tables" / "counts.csv"
+        arguments = (photos, photos / "p?.png", photos / "p10.png", "--csv", table)
+        result = call(*arguments, "--weights", run)
+        assert result.exit_code == 0
+        rows = list(csv.DictReader(table.open()))
+        paths = [photos / f"p{n}.png" for n in (1, 2, 10)]
+        assert [row["image"] for row in rows] == [str(path) for path in paths]
+        assert [float(row["count"]) for row in rows] == pytest.approx(counts(run, *paths))
+        assert [(row["width"], row["height"]) for row in rows] == [
+            ("60", "40"),
+            ("64", "64"),
+            ("90", "5"),
+        ]
+        experts = hmode.count(paths[0], hmode.load_run(run)).experts
+        assert [float(rows[0][f"expert_{k}"]) for k in (1, 2, 3)] == pytest.approx(experts)
+        assert len(result.output.splitlines()) == 3
+
+    def test_maps_and_arrays(self, run, photos, tmp_path):
+        maps, arrays = tmp_path / "out" / "maps", tmp_path / "out" / "arrays"
+        result = call(photos, "--weights", run, "--map", maps, "--npy", arrays)
+        assert result.exit_code == 0, result.output
+        names = ["p1.png", "p10.png", "p2.png"]
+        assert sorted(os.listdir(maps)) == [f"{name}.png" for name in names]
+        assert sorted(os.listdir(arrays)) == [f"{name}.npy" for name in names]
+        model = hmode.load_run(run)
+        for name in names:
+            expected = hmode.count(photos / name, model).full_size().numpy()
+            found = np.load(arrays / f"{name}.npy")
+            assert found.dtype == np.float32
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
+            with Image.open(maps / f"{name}.png") as drawn:
+                assert min(drawn.size) > 150
+
+    def test_a_map_shows_where_the_people_are(self, run, tmp_path):
+        """White paper, and density in its left half only: the right half stays white."""
+        pixels = torch.full((3, 64, 128), 255, dtype=torch.uint8)
+        counted = hmode.count(pixels, hmode.load_run(run))
+        counted.prediction.density[...] = 0
+        counted.prediction.density[..., :16] = 1
+        figure = draw_overlay(pixels, counted)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        shown = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
+        left, bottom, width, height = figure.axes[0].get_position().bounds
+        rows, columns = shown.shape[:2]
+
+        def colour(x, y):
+            row = rows - 1 - int((bottom + y * height) * rows)
+            return shown[row, int((left + x * width) * columns)]
+
+        assert (colour(0.75, 0.5) == 255).all()
+        assert colour(0.25, 0.5)[2] < 240
+        assert figure.axes[1].get_ylabel() == "people per pixel"
+
+    def test_files_of_one_name_do_not_overwrite_each_other(self, run, photos, tmp_path):
+        other = tmp_path / "more" / "p1.png"
+        other.parent.mkdir()
+        Image.fromarray(noise((48, 48))).save(other)
+        arrays = tmp_path / "arrays"
+        result = call(photos / "p1.png", other, "--weights", run, "--npy", arrays)
+        assert result.exit_code == 0
+        assert np.load(arrays / "photos" / "p1.png.npy").shape == (40, 60)
+        assert np.load(arrays / "more" / "p1.png.npy").shape == (48, 48)
+
+    def test_a_picture_counts_as_hmode_count_counts_it(self, run, tmp_path):
+        """Turned by its camera, and in tiles."""
+        path = tmp_path / "turned.jpg"
+        exif = Image.Exif()
+        exif[0x0112] = 8
+        Image.fromarray(noise((640, 400))).save(path, exif=exif)
+        table = tmp_path / "t.csv"
+        assert call(path, "--weights", run, "--max-memory", 0.84, "--csv", table).exit_code == 0
+        (row,) = csv.DictReader(table.open())
+        assert (row["width"], row["height"]) == ("640", "400")
+        assert float(row["count"]) == pytest.approx(counts(run, path)[0], rel=5e-3)
+
+
+class TestBadPictures:
+    def test_each_is_one_line_and_the_others_are_counted(self, run, photos, tmp_path):
+        whole = (photos / "p1.png").read_bytes()
+        bad = {
+            "truncated.jpg": whole[: len(whole) // 2],
+            "text.jpg": b"hello",
+            "empty.png": b"",
+        }
+        for name, content in bad.items():
+            (photos / name).write_bytes(content)
+        table = tmp_path / "counts.csv"
+        gone, pattern = tmp_path / "gone.png", tmp_path / "*.tif"
+        result = call(photos, gone, pattern, "--weights", run, "--csv", table)
+        assert result.exit_code == 2
+        lines = errors(result)
+        assert len(lines) == len(bad) + 2
+        for path in [*(photos / name for name in bad), gone, pattern]:
+            assert len([line for line in lines if f"{path}: " in line]) == 1
+        rows = list(csv.DictReader(table.open()))
+        assert [row["image"] for row in rows] == [str(photos / f"p{n}.png") for n in (1, 2, 10)]
+        assert len(result.output.splitlines()) == len(lines) + 3
+
+    def test_a_folder_without_pictures(self, run, photos, tmp_path):
+        (tmp_path / "none").mkdir()
+        result = call(tmp_path / "none", photos / "p1.png", "--weights", run)
+        assert result.exit_code == 2
+        assert errors(result) == [f"Error: {tmp_path / 'none'}: no images in this folder"]
+        assert "p1.png: " in result.output
+
+    def test_a_file_whose_name_is_a_pattern(self, run, tmp_path):
+        path = tmp_path / "a[1].png"
+        Image.fromarray(noise((32, 32))).save(path)
+        assert call(path, "--weights", run).exit_code == 0
+
+    @pytest.mark.skipif(os.name == "nt", reason="names are text there")
+    def test_a_name_that_is_no_text(self, run, tmp_path):
+        path = tmp_path / os.fsdecode(b"caf\xe9.png")
+        Image.fromarray(noise((32, 32))).save(path)
+        table = tmp_path / "t.csv"
+        assert call(tmp_path, "--weights", run, "--csv", table).exit_code == 0
+        assert len(list(csv.DictReader(table.open()))) == 1
+
+    def test_a_picture_that_does_not_fit(self, run, photos):
+        Image.fromarray(noise((900, 900))).save(photos / "large.png")
+        result = call(photos, "--weights", run, "--max-memory", 0.82)
+        (line,) = errors(result)
+        assert "large.png: counting 900 x 900 pixels" in line
+        assert result.exit_code == 2
+        assert len(result.output.splitlines()) == 4
+
+
+class TestOutput:
+    def test_a_full_disk_is_one_line_and_leaves_no_half_files(
+        self, run, photos, tmp_path, monkeypatch
+    ):
+        arrays = tmp_path / "arrays"
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
+        result = call(photos / "p1.png", "--weights", run, "--npy", arrays)
+        (line,) = errors(result)
+        assert result.exit_code == 2
+        assert "p1.png.npy" in line
+        assert "No space left" in line
+        assert os.listdir(arrays) == []
+
+    def test_maps_are_not_put_among_the_pictures(self, run, photos):
+        assert "choose another folder" in refused(photos, "--weights", run, "--map", photos)
+
+    def test_places_that_cannot_be_written_are_refused_before_counting(self, run, photos):
+        file = photos / "notes.txt"
+        for option in ("--csv", "--map", "--npy"):
+            assert str(file) in refused(photos / "p1.png", "--weights", run, option, file / "x")
+
+
+class TestWeights:
+    def test_without_them_it_says_how_to_get_some(self, photos, tmp_path):
+        for arguments in ((), ("--weights", tmp_path / "nowhere")):
+            line = refused(photos / "p1.png", *arguments)
+            assert "`hmode train hmode+rel`" in line
+            assert "notebook 04" in line
+        assert str(tmp_path / "nowhere") in line
+
+    def test_a_folder_that_is_no_run(self, photos, tmp_path):
+        assert "config.json is missing" in refused(photos / "p1.png", "--weights", tmp_path)
+
+    def test_weights_of_another_network(self, photos, tmp_path):
+        other = build_model({"model": "Baseline", "width": 0.0625}).state_dict()
+        run = stored(tmp_path / "run", {"model": "HMoDE", "width": 0.0625}, other)
+        line = refused(photos / "p1.png", "--weights", run)
+        assert f"{run}: its best weights are of another network" in line
+
+    def test_damaged_weights(self, photos, tmp_path):
+        run = stored(tmp_path / "run", {"model": "HMoDE", "width": 0.0625})
+        (run / "best.safetensors").write_bytes(b"\xff" * 100)
+        line = refused(photos / "p1.png", "--weights", run)
+        assert "best.safetensors: not a readable weights file" in line
+
+    def test_a_file_of_weights_in_its_run(self, run, photos):
+        by_folder = call(photos / "p1.png", "--weights", run)
+        by_file = call(photos / "p1.png", "--weights", run / "best.safetensors")
+        assert by_folder.output == by_file.output
+        assert by_file.exit_code == 0
+
+    @pytest.mark.parametrize("kind", ["zip", "pickle"])
+    def test_pickled_code_is_not_run(self, photos, tmp_path, kind):
+        path, trace = tmp_path / "model.pth", tmp_path / "trace"
+        content = {"model": Payload(str(trace))}
+        if kind == "zip":
+            torch.save(content, path)
+        else:
+            path.write_bytes(pickle.dumps(content, protocol=2))
+        assert f"{path}: not a file of tensors alone" in refused(
+            photos / "p1.png", "--weights", path
+        )
+        assert not trace.exists()
+
+    def test_a_checkpoint_of_another_architecture(self, photos, tmp_path):
+        path = tmp_path / "model.pth"
+        torch.save(build_model({"model": "CSRNet", "width": 0.0625}).state_dict(), path)
+        line = refused(photos / "p1.png", "--weights", path)
+        assert f"{path}: not a checkpoint of the released HMoDE" in line
+
+
+class Payload:
+    """Code that leaves a trace when it is unpickled."""
+
+    def __init__(self, trace: str):
+        self.trace = trace
+
+    def __reduce__(self):
+        return open, (self.trace, "w")
