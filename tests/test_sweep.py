@@ -174,6 +174,7 @@ class TestOneSweep:
     def test_what_failed_can_be_made_good(self, swept, tmp_path, monkeypatch):
         """From the command line, which names what fails and ends with the table."""
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(cluster, "CPU_COUNT", 1)
         runs = swept["plan"].runs
         first = call_sweep(runs, "hmode", "table4/concat", "--seeds", 1, "--workers", 1)
         assert first.exit_code == 1
