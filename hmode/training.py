@@ -153,6 +153,8 @@ class _Loop:
         done, checkpoint = self.run.checkpoint()
         if checkpoint is not None:
             self.accelerator.load_state(str(checkpoint))
+        if torch.cuda.is_available():  # earlier trainings of this process are not this one's
+            torch.cuda.reset_peak_memory_stats()
         history = [_numbers(row) for row in self.run.table("history.csv")][:done]
         timing = self.run.table("timing.csv")[:done]
         with progress_bar(schedule.epochs * self.sampler.steps, progress) as bar:
