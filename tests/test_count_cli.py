@@ -271,7 +271,7 @@ class TestWeights:
             torch.save(content, path)
         else:
             path.write_bytes(pickle.dumps(content, protocol=2))
-        assert f"{path}: not a file of tensors alone" in refused(
+        assert f"{path}: not a readable weights file: it holds more than tensors" in refused(
             photos / "p1.png", "--weights", path
         )
         assert not trace.exists()

@@ -69,7 +69,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError:
         raise InputError(
-            f"{path}: not a file of tensors alone; code that is pickled in it is not run"
+            f"{path}: not a readable weights file: it holds more than tensors, or damaged ones "
+            "(pickled code is not run)"
         ) from None
     except Exception as error:
         raise InputError(f"{path}: not a readable weights file: {error}") from None
