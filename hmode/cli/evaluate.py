@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from hmode.cli.options import DATA, prepare
+from hmode.cli.options import DATA, DEVICE, prepare
 from hmode.data import open_dataset
 from hmode.data.ucf import FOLDS
 from hmode.errors import InputError
@@ -52,13 +52,7 @@ from hmode.submission import write_submission
 @click.option(
     "--annotations", type=str, help="Of folder: the file or folder with the points, if not found."
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    help="Where to compute.",
-)
+@DEVICE
 @click.option(
     "--csv", "table", type=click.Path(path_type=Path), help="Write one row an image to this file."
 )

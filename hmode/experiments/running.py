@@ -227,17 +227,13 @@ def _keep_record(result: Result, dataset: str, profile: str, fold: int | None, d
         return
     timing = folder.table("timing.csv")
     peaks = [float(row["peak_gib"]) for row in timing if row["peak_gib"]]
-    evaluation = result.evaluation
     record = {
         "experiment": result.name,
         "dataset": dataset,
         "fold": fold,
         "profile": profile,
         **result.row,
-        "nae": evaluation.nae,
-        **{f"game{level}": float(game) for level, game in enumerate(evaluation.mean_game)},
-        "foreground_mae": evaluation.foreground_mae,
-        "foreground_mse": evaluation.foreground_mse,
+        **result.evaluation.errors,
         "epochs": len(timing),
         "seconds_per_epoch": result.training.seconds / len(timing),
         "peak_gib": max(peaks, default=None),
