@@ -125,11 +125,13 @@ def trunk(design: str, channels: list[int]) -> nn.Sequential:
     return conv_relu(channels, [3] * (len(channels) - 1))
 
 
-def residual_block(c_in: int, c_out: int) -> BasicBlock:
+def residual_block(c_in: int, c_out: int) -> nn.Module:
     """The basic block of He et al. 2016 with a 1 x 1 convolution as its shortcut.
 
     Without batch norm, as the convolutions in whose place it stands have none.
     """
+    # Imported where it is needed: torchvision takes as long to import as torch.
+
     shortcut = nn.Conv2d(c_in, c_out, 1, bias=False)
     block = BasicBlock(c_in, c_out, downsample=shortcut, norm_layer=nn.Identity)
     for conv in (block.conv1, block.conv2, shortcut):

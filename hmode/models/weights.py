@@ -6,7 +6,6 @@ from pickle import UnpicklingError
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import get_model, get_model_weights
 
 from hmode.errors import InputError, MissingFileError
 
@@ -25,6 +24,9 @@ def load_vgg(layers: nn.Sequential, architecture: str, weights: str | Path, widt
             downloaded.
         MissingFileError: there is no such file.
     """
+    # Imported where it is needed: torchvision takes as long to import as torch.
+    from torchvision.models import get_model
+
     if width != 1.0:
         raise InputError(f"weights={str(weights)!r} needs width=1.0, found width={width}")
     state = _imagenet(architecture) if weights == "imagenet" else read_state_dict(weights)
@@ -43,6 +45,8 @@ def load_vgg(layers: nn.Sequential, architecture: str, weights: str | Path, widt
 
 
 def _imagenet(architecture: str) -> dict[str, Tensor]:
+    from torchvision.models import get_model_weights
+
     try:
         return get_model_weights(architecture).IMAGENET1K_V1.get_state_dict(progress=False)
     except OSError as error:
