@@ -79,7 +79,9 @@ def batch_density_maps(points, valid, size, *, sigma=4.0, window=None) -> Tensor
         float32 `[B, 1, H, W]`, people per pixel, computed in float32 also under autocast.
     """
     height, width = size
-    sigma = torch.as_tensor(sigma, dtype=points.dtype, device=points.device).expand(valid.shape)
+    if not isinstance(sigma, Tensor):  # made on the device: a copy to a GPU makes it wait
+        sigma = points.new_full((), sigma)
+    sigma = sigma.expand(valid.shape)
     with torch.autocast(points.device.type, enabled=False):
         gx = _gaussians(points[..., 0], sigma, width, window) * valid[..., None]  # [B, N, W]
         gy = _gaussians(points[..., 1], sigma, height, window)  # [B, N, H]

@@ -196,5 +196,6 @@ def output_weights(prediction: Prediction, choice: str) -> Tensor | None:
     if choice == "equal":
         return None
     groups = sum(level.shape[1] for level in prediction.levels)
-    weights = [1.0] * prediction.experts.shape[1] + [2.0] * groups + [4.0]
-    return torch.tensor(weights, device=prediction.density.device)
+    new_full = prediction.density.new_full  # made on the device: a copy to a GPU makes it wait
+    experts = prediction.experts.shape[1]
+    return torch.cat([new_full((experts,), 1.0), new_full((groups,), 2.0), new_full((1,), 4.0)])
