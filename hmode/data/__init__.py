@@ -9,6 +9,7 @@ from hmode.data.registry import (
     open_dataset,
     true_counts,
 )
+from hmode.data.resident import Resident
 from hmode.data.sample import CrowdImage, normalise
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Batch",
     "CropSampler",
     "CrowdImage",
+    "Resident",
     "Selection",
     "describe",
     "hold_out",

@@ -1,21 +1,23 @@
 """Random crops and flips for training.
 
-Every image is decoded once, before training begins, so that a damaged file is found then. As many
-as fit into a stated memory stay decoded on the training device; the rest are decoded again by
-worker threads, a batch ahead. Which images, crops and flips make up a batch is a function of
-(seed, epoch) alone: any epoch of a run can be repeated without its past, with any memory.
+Every image is decoded once, before training begins. As many as fit into a stated memory stay
+decoded on the training device (`Resident`); the rest are decoded again by worker threads, some
+batches ahead, and go there through pinned memory. Which images, crops and flips make up a batch
+is a function of (seed, epoch) alone: any epoch of a run can be repeated without its past, with
+any memory.
 """
 
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from hmode.data.resident import Resident
 from hmode.data.sample import CrowdImage, normalise
 from hmode.errors import InputError
 
@@ -34,6 +36,32 @@ class Batch:
     mask: Tensor | None = None
 
 
+class Cut(NamedTuple):
+    """What a crop of side c shows of its image: uint8 `[C, h, w]`, its upper left corner at
+    (top, left) of the crop."""
+
+    pixels: Tensor
+    top: int
+    left: int
+
+    @property
+    def within(self) -> tuple[slice, slice, slice]:
+        """Its place in the crop `[C, c, c]`."""
+        _, height, width = self.pixels.shape
+        here = slice(self.top, self.top + height), slice(self.left, self.left + width)
+        return slice(None), *here
+
+    def clear_around(self, image: Tensor) -> None:
+        """Set a normalised crop to zero, the mean colour, where it shows nothing."""
+        _, height, width = self.pixels.shape
+        if (height, width) == image.shape[-2:]:
+            return
+        image[:, : self.top] = 0
+        image[:, self.top + height :] = 0
+        image[..., : self.left] = 0
+        image[..., self.left + width :] = 0
+
+
 class CropSampler:
     """Batches of random square crops, half of them mirrored.
 
@@ -49,8 +77,8 @@ class CropSampler:
         seed: of order, crops and flips.
         device: where the images lie.
         rank, world: this process takes every world-th crop of a batch, from rank on.
-        memory: GiB of decoded pixels to keep on the device, at 3 bytes a pixel (4 with a mask):
-            the first images of the data set that fit. It changes the speed, not the batches.
+        memory: GiB of decoded pixels to keep on the device, see `Resident`. It changes the speed,
+            not the batches.
 
     Raises:
         InputError: the data set is empty, an image is not annotated, a number is not positive, or
@@ -67,7 +95,7 @@ class CropSampler:
         device="cpu",
         rank: int = 0,
         world: int = 1,
-        memory: float = 4.0,
+        memory: float | None = None,
     ):
         if len(dataset) == 0:
             raise InputError("the training set is empty")
@@ -77,28 +105,15 @@ class CropSampler:
             raise InputError(
                 f"batch_size is {batch_size}, expected a multiple of the {world} processes"
             )
-        if not memory >= 0:
-            raise InputError(f"memory is {memory!r}, expected a number of GiB of at least 0")
-        self.dataset, self.crop, self.batch_size, self.seed = dataset, crop, batch_size, seed
+        self.crop, self.batch_size, self.seed = crop, batch_size, seed
         self.device, self.rank, self.world = torch.device(device), rank, world
-        self._read(memory * 2**30)
-
-    def _read(self, room: float) -> None:
-        """Decode every image once: note its size and its heads, keep its pixels while they fit."""
-        self.points, sizes, masked = [], [], []
-        self._kept: list[Tensor | None] = []
-        with ThreadPoolExecutor() as pool:
-            for sample in pool.map(self.dataset.__getitem__, range(len(self.dataset))):
-                if not sample.annotated:
-                    raise InputError(f"{sample.name}: not annotated, so nothing to train on")
-                self.points.append(sample.points.numpy())
-                sizes.append(sample.size)
-                masked.append(sample.mask is not None)
-                pixels = _pixels(sample)
-                room -= pixels.numel()
-                self._kept.append(pixels.to(self.device) if room >= 0 else None)
-        self.sizes = np.array(sizes)  # [n, 2] (H, W)
-        self.masked = any(masked)
+        self.images = Resident(dataset, self.device, memory=memory)
+        if self.images.unknown:
+            raise InputError(f"{self.images.unknown[0]}: not annotated, so nothing to train on")
+        self.points = [
+            points[(points >= 0).all(axis=1) & (points < size[::-1]).all(axis=1)]
+            for points, size in zip(self.images.points, self.images.sizes, strict=True)
+        ]
 
     @property
     def steps(self) -> int:
@@ -109,7 +124,7 @@ class CropSampler:
         """The batches of an epoch, the same at every call."""
         rng = np.random.default_rng([self.seed, epoch])
         order = np.resize(rng.permutation(len(self.points)), self.steps * self.batch_size)
-        slack = self.sizes[order] - self.crop  # negative where the image is smaller
+        slack = self.images.sizes[order] - self.crop  # negative where the image is smaller
         corners = rng.integers(np.minimum(slack, 0), np.maximum(slack, 0) + 1)  # [., 2] (y, x)
         flips = rng.random(len(order)) < 0.5
         crops = list(zip(order.tolist(), corners.tolist(), flips.tolist(), strict=True))
@@ -120,9 +135,9 @@ class CropSampler:
         for batch, cuts in self._cuts(batches):
             yield self._batch(batch, cuts)
 
-    def _cuts(self, batches: list[list]) -> Iterator[tuple[list, list[Tensor]]]:
-        """Each batch with its images' crops, decoded ahead where some images are not kept."""
-        if all(pixels is not None for pixels in self._kept):
+    def _cuts(self, batches: list[list]) -> Iterator[tuple[list, list[Cut]]]:
+        """Each batch with its crops' pixels, decoded ahead where some images are not kept."""
+        if self.images.complete:
             yield from ((batch, [self._cut(*crop) for crop in batch]) for batch in batches)
             return
         with ThreadPoolExecutor() as pool:
@@ -135,52 +150,55 @@ class CropSampler:
             for batch, cuts in ahead:
                 yield batch, [cut.result() for cut in cuts]
 
-    def _cut(self, image: int, corner: list[int], flip: bool) -> Tensor:
-        """float32 on the device, a normalised crop `[3, c, c]`, or with its mask `[4, c, c]`."""
-        pixels = self._kept[image]
-        if pixels is None:
-            pixels = _pixels(self.dataset[image])
+    def _cut(self, image: int, corner: list[int], flip: bool) -> Cut:
+        """What a crop shows of its image, and where in the crop that lies."""
+        sample = self.images[image]
         top, left = corner
-        height, width = pixels.shape[1:]
-        # What to add left, right, above and below; a negative number cuts off.
-        frame = (-left, left + self.crop - width, -top, top + self.crop - height)
-        pixels = F.pad(pixels, [min(side, 0) for side in frame]).to(self.device)
-        cut = normalise(pixels[:3])
-        if self.masked:  # an image without a mask is counted everywhere
-            mask = pixels[3:] if len(pixels) > 3 else torch.ones_like(pixels[:1])
-            cut = torch.cat([cut, mask.float()])
-        cut = F.pad(cut, [max(side, 0) for side in frame])
-        return cut.flip(-1) if flip else cut
+        height, width = sample.size
+        rows = slice(max(top, 0), min(top + self.crop, height))
+        columns = slice(max(left, 0), min(left + self.crop, width))
+        pixels = sample.image[:, rows, columns]
+        if self.images.masked:  # an image without a mask is counted everywhere
+            inside = torch.ones(pixels.shape[1:], dtype=torch.uint8)
+            if sample.mask is not None:
+                inside = sample.mask[rows, columns].to(torch.uint8)
+            pixels = torch.cat([pixels, inside[None].to(pixels.device)])
+        if pixels.device != self.device:
+            pixels = pixels.contiguous()
+            pixels = pixels.pin_memory() if self.device.type == "cuda" else pixels
+        start = columns.start - left
+        if flip:
+            pixels, start = pixels.flip(-1), self.crop - start - pixels.shape[-1]
+        return Cut(pixels, rows.start - top, start)
 
-    def _batch(self, crops: list[tuple], cuts: list[Tensor]) -> Batch:
-        points = [self._crop_points(*crop) for crop in crops]
-        most = max(1, *(len(p) for p in points))
+    def _batch(self, crops: list[tuple], cuts: list[Cut]) -> Batch:
+        side, channels = self.crop, 3 + self.images.masked
+        pixels = torch.zeros(len(cuts), channels, side, side, dtype=torch.uint8, device=self.device)
+        for place, cut in zip(pixels, cuts, strict=True):
+            place[cut.within].copy_(cut.pixels, non_blocking=True)
+        images = normalise(pixels[:, :3])
+        for image, cut in zip(images, cuts, strict=True):
+            cut.clear_around(image)
+        points, valid = self._padded([self._crop_points(*crop) for crop in crops])
+        mask = pixels[:, 3:] > 0 if self.images.masked else None
+        return Batch(images, points, valid, mask)
+
+    def _padded(self, points: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Points of different number as one `[B, N, 2]`, and which of them are valid."""
+        most = max(1, *map(len, points))
         padded = np.zeros((len(points), most, 2), dtype=np.float32)
-        for row, p in zip(padded, points, strict=True):
-            row[: len(p)] = p
-        valid = np.arange(most) < np.array([[len(p)] for p in points])
-        images = torch.stack(cuts)
-        return Batch(
-            images[:, :3],
+        for row, each in zip(padded, points, strict=True):
+            row[: len(each)] = each
+        valid = np.arange(most) < np.array([[len(each)] for each in points])
+        return (
             torch.from_numpy(padded).to(self.device, non_blocking=True),
             torch.from_numpy(valid).to(self.device, non_blocking=True),
-            images[:, 3:] > 0 if self.masked else None,
         )
 
     def _crop_points(self, image: int, corner: list[int], flip: bool) -> np.ndarray:
-        height, width = self.sizes[image]
-        points = self.points[image]
-        inside = (points >= 0).all(axis=1) & (points < (width, height)).all(axis=1)
-        points = points[inside] - np.array(corner[::-1], dtype=np.float32)
+        points = self.points[image] - np.array(corner[::-1], dtype=np.float32)
         points = points[(points >= 0).all(axis=1) & (points < self.crop).all(axis=1)]
         if flip:
             mirrored = np.minimum(self.crop - points[:, 0], np.nextafter(np.float32(self.crop), 0))
             points = np.stack([mirrored, points[:, 1]], axis=1)
         return points
-
-
-def _pixels(sample: CrowdImage) -> Tensor:
-    """uint8 RGB `[3, H, W]`, with the mask, where there is one, `[4, H, W]`."""
-    if sample.mask is None:
-        return sample.image
-    return torch.cat([sample.image, sample.mask[None].to(torch.uint8)])

@@ -1,6 +1,7 @@
 """One annotated image of a crowd."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -97,6 +98,13 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 
 def normalise(image: Tensor) -> Tensor:
     """uint8 RGB `[..., 3, H, W]` → float32 of about zero mean and unit spread, same device."""
-    mean = image.new_tensor(IMAGE_MEAN, dtype=torch.float32)[:, None, None]
-    std = image.new_tensor(IMAGE_STD, dtype=torch.float32)[:, None, None]
+    mean, std = _mean_and_std(image.device)
     return (image.float() / 255 - mean) / std
+
+
+@cache
+def _mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Float32 `[3, 1, 1]` each, copied to a device once: every copy makes a GPU's queue wait."""
+    with torch.inference_mode(False):  # the first call may be made in it
+        colours = torch.tensor([IMAGE_MEAN, IMAGE_STD], device=device)
+    return tuple(colours[:, :, None, None])

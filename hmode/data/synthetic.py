@@ -66,12 +66,8 @@ class SyntheticCrowd(Sequence):
     def __getitem__(self, index):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self.length))]
-        index = operator.index(index)
-        if not -self.length <= index < self.length:
-            raise IndexError(f"image {index} of {self.length} in the synthetic {self.split} set")
-        index %= self.length
-        rng = np.random.default_rng([self.seed, list(LENGTHS).index(self.split), index])
-        scene, people = sample_crowd(rng, self.size)
+        index = self._index(index)
+        scene, people = self._crowd(index)
         points, inside = annotate(scene.camera, people)
         return CrowdImage(
             image=torch.from_numpy(render(scene, people).transpose(2, 0, 1).copy()),
@@ -79,6 +75,21 @@ class SyntheticCrowd(Sequence):
             name=f"synthetic-{self.split}-{index:04d}",
             perspective=torch.from_numpy(scene.camera.perspective()),
         )
+
+    def count_people(self, index: int) -> int:
+        """Annotated people in one image, which is not drawn."""
+        scene, people = self._crowd(self._index(index))
+        return int(annotate(scene.camera, people)[1].sum())
+
+    def _index(self, index: int) -> int:
+        index = operator.index(index)
+        if not -self.length <= index < self.length:
+            raise IndexError(f"image {index} of {self.length} in the synthetic {self.split} set")
+        return index % self.length
+
+    def _crowd(self, index: int) -> tuple[Scene, People]:
+        rng = np.random.default_rng([self.seed, list(LENGTHS).index(self.split), index])
+        return sample_crowd(rng, self.size)
 
     def describe(self) -> dict:
         """What identifies this data set, as values that JSON knows."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from hmode.data import CrowdImage, describe, hold_out, open_dataset, true_counts
+from hmode.data import CrowdImage, Resident, describe, hold_out, open_dataset, true_counts
 from hmode.data.registry import Selection
 from hmode.errors import InputError
 from hmode.evaluation import evaluate, load_run, resolve_device
@@ -104,7 +104,11 @@ def run(
     settings = load_profile(profile, dataset)
     experiment = EXPERIMENTS[name]
     run_dir = run_folder(runs, name, dataset, profile, seed, fold)
-    train, validation, test = splits(dataset, settings, data_root, fold)
+    parts = splits(dataset, settings, data_root, fold)
+    folder = RunFolder(run_dir)
+    if not (folder.finished and folder.table("test.csv")):
+        parts = _decoded(parts, (dataset, str(data_root)), resolve_device(device))
+    train, validation, test = parts
     training = fit(
         initial_model(experiment, settings, seed),
         train,
@@ -198,6 +202,21 @@ def initial_model(experiment: Experiment, profile: Profile, seed: int) -> Counti
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_model({**experiment.model, "width": profile.width}, weights=profile.weights)
+
+
+_in_memory: dict[str, tuple[Resident, ...]] = {}  # what _decoded returned last
+
+
+def _decoded(parts: tuple, where: tuple, device: torch.device) -> tuple[Resident, ...]:
+    """A data set's splits, decoded; those of the last call again if they are the same.
+
+    A process that trains many rows trains them on the same images.
+    """
+    key = repr((where, device, *map(describe, parts)))
+    if key not in _in_memory:
+        _in_memory.clear()  # first, so that there is room
+        _in_memory[key] = tuple(Resident(part, device) for part in parts)
+    return _in_memory[key]
 
 
 def _first(dataset: Sequence[CrowdImage], limit: int) -> Selection:
