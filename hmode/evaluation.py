@@ -3,7 +3,7 @@
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from hmode.data import CrowdImage, normalise
 from hmode.density import density_map
 from hmode.errors import InputError
 from hmode.metrics import FOREGROUND, Evaluation, ImageCount, game_errors, people_in
-from hmode.models import CountingNetwork, Prediction, build_model
+from hmode.models import CountingNetwork, Prediction, build_model, for_inference
 from hmode.runs import RunFolder
+
+BATCH = 2**18  # pixels that are counted at once: more no longer fit into a processor's cache
 
 
 def evaluate(
@@ -28,12 +30,13 @@ def evaluate(
     regions: bool = True,
     progress: bool | None = False,
 ) -> Evaluation:
-    """Count every image of a data set, whole, one at a time, on the device the model is on.
+    """Count every image of a data set, whole, on the device the model is on.
 
-    Under `torchrun` or `accelerate launch` every process counts its share, and all get the whole.
+    Neighbours of equal size are counted together, which changes no count beyond rounding. Under
+    `torchrun` or `accelerate launch` every process counts its share, and all get the whole.
 
     Args:
-        model: is put into evaluation mode and back.
+        model: in training mode or not; is left as it is.
         dataset: at least one image, each with sides of at least 32 pixels.
         sigma, window: of the target density maps that say what is foreground, see `density_map`.
         regions: whether to compare inside the cells of GAME and the foreground too, or only the
@@ -73,35 +76,46 @@ def count_images(
     Arguments and errors are those of `evaluate`.
     """
     rank, world = process()
-    was_training = model.training
-    model.eval()
-    try:
-        with progress_bar(len(dataset), progress) as bar:
-            for i in range(rank, len(dataset), world):
-                yield count_image(model, dataset[i], sigma=sigma, window=window, regions=regions)
+    folded = for_inference(model)
+    mine = (dataset[i] for i in range(rank, len(dataset), world))
+    with progress_bar(len(dataset), progress) as bar:
+        for samples in together(mine):
+            for sample, prediction in zip(samples, predictions(folded, samples), strict=True):
+                yield compare(prediction, sample, sigma=sigma, window=window, regions=regions)
                 bar.update()
-    finally:
-        model.train(was_training)
 
 
-def count_image(
-    model: CountingNetwork,
+def together(images: Iterable[CrowdImage]) -> Iterator[list[CrowdImage]]:
+    """Neighbours of equal size as batches of at most `BATCH` pixels, or of one image."""
+    batch: list[CrowdImage] = []
+    for sample in images:
+        height, width = sample.size
+        if batch and (sample.size != batch[0].size or (len(batch) + 1) * height * width > BATCH):
+            yield batch
+            batch = []
+        batch.append(sample)
+    if batch:
+        yield batch
+
+
+def compare(
+    prediction: Prediction,
     sample: CrowdImage,
     *,
     sigma: float = 4.0,
     window: int | None = None,
     regions: bool = True,
 ) -> ImageCount:
-    """Count one image with a network in evaluation mode, and compare with its annotation.
+    """What a prediction counts in one image, compared with its annotation.
 
     Every number is the sum of a map at full size over a region: all of the image or its mask, the
     cells of GAME, the foreground (where the target density map is above `FOREGROUND`). The last
     two are left out, None, unless `regions`.
 
-    Raises:
-        InputError: the image is too small, or does not fit into the device's memory.
+    Args:
+        prediction: of that image alone, a batch of one.
+        sample, sigma, window, regions: see `evaluate`.
     """
-    prediction = predict(model, sample)
     region, people = counted(sample)
     on_device = region.to(prediction.density.device)
     masked = prediction if sample.mask is None else prediction.masked(on_device[None, None])
@@ -134,23 +148,35 @@ def counted(sample: CrowdImage) -> tuple[Tensor, Tensor]:
     return region, sample.points[people_in(region, sample.points)]
 
 
-@torch.inference_mode()
 def predict(model: CountingNetwork, sample: CrowdImage) -> Prediction:
     """The network's maps of one image, whose name is in every error.
 
     Raises:
-        InputError: as `count_image`.
+        InputError: the image is too small, or does not fit into the device's memory.
     """
-    height, width = sample.size
+    return predictions(model, [sample])[0]
+
+
+@torch.inference_mode()
+def predictions(model: CountingNetwork, samples: list[CrowdImage]) -> list[Prediction]:
+    """The network's maps of images of one size, computed at once where they fit into memory.
+
+    Raises:
+        InputError: as `predict`.
+    """
+    device, (height, width) = next(model.parameters()).device, samples[0].size
     try:
-        return model(normalise(sample.image.to(next(model.parameters()).device))[None])
+        batch = model(normalise(torch.stack([each.image.to(device) for each in samples])))
+        return [batch.image(i) for i in range(len(samples))]
     except InputError as error:
-        raise InputError(f"{sample.name}: {error}") from None
+        raise InputError(f"{samples[0].name}: {error}") from None
     except torch.OutOfMemoryError:
-        raise InputError(
-            f"{sample.name}: {height} x {width} pixels do not fit into the device's memory; "
-            "limit the images' longer side"
-        ) from None
+        if len(samples) == 1:
+            raise InputError(
+                f"{samples[0].name}: {height} x {width} pixels do not fit into the device's "
+                "memory; limit the images' longer side"
+            ) from None
+    return [predict(model, each) for each in samples]
 
 
 def process() -> tuple[int, int]:

@@ -5,6 +5,7 @@ from hmode.models.backbone import EncoderDecoder, MultiScaleNetwork
 from hmode.models.counter import CountingNetwork
 from hmode.models.csrnet import CSRNet
 from hmode.models.dmcount import DMCount
+from hmode.models.folded import for_inference
 from hmode.models.mixture import Baseline, Concat, HMoDE
 from hmode.models.official import load_official
 from hmode.models.prediction import Prediction
@@ -36,5 +37,6 @@ __all__ = [
     "MultiScaleNetwork",
     "Prediction",
     "build_model",
+    "for_inference",
     "load_official",
 ]

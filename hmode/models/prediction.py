@@ -1,6 +1,6 @@
 """What a counting network returns: its maps, their gates, and how to read a count off them."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +85,16 @@ class Prediction:
         height, width = self.size
         full = F.interpolate(maps, scale_factor=self.stride, mode="nearest")
         return full[..., :height, :width] / self.scale
+
+    def image(self, index: int) -> "Prediction":
+        """The maps and gates of one image, as a batch of one."""
+
+        def part(value):
+            if isinstance(value, tuple):
+                return tuple(map(part, value))
+            return value[index : index + 1] if isinstance(value, Tensor) else value
+
+        return Prediction(**{each.name: part(getattr(self, each.name)) for each in fields(self)})
 
     def masked(self, mask: Tensor) -> "Prediction":
         """This prediction with its maps counting nothing outside a mask (TRANCOS).
