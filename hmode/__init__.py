@@ -19,8 +19,9 @@ from hmode.losses import (
     total_loss,
 )
 from hmode.metrics import Evaluation, mae, mse
-from hmode.models import Baseline, HMoDE, Prediction, load_official
+from hmode.models import Baseline, HMoDE, Prediction, for_inference, load_official
 from hmode.profiles import Profile, Schedule, load_profile
+from hmode.step import Compute
 from hmode.training import fit
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "EXPERIMENTS",
     "Baseline",
+    "Compute",
     "Count",
     "CrowdImage",
     "Evaluation",
@@ -47,6 +49,7 @@ __all__ = [
     "density_map",
     "evaluate",
     "fit",
+    "for_inference",
     "hold_out",
     "importance_loss",
     "load_official",

@@ -14,7 +14,7 @@ from hmode.density import check_window
 from hmode.errors import InputError
 from hmode.losses.total import LossSettings
 
-PRECISIONS = ("no", "bf16", "fp16")
+PRECISIONS = ("no", "tf32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class Schedule:
             validated and kept, in [0, 1); 0 keeps the last weights themselves. From scratch in
             batches of 8 crops, batch norm's statistics alone let counts of whole images swing by
             tens of per cent from epoch to epoch; averaged over 100 steps (0.99) they do not.
-        precision: "no" (float32), "bf16" or "fp16" autocast.
+        precision: "no" (float32 in full), "tf32" (float32 whose products a GPU rounds to TF32, as
+            torch does in convolutions unless told otherwise), "bf16" or "fp16" (autocast: layers
+            in 16 bits, density maps, losses and weights in float32).
         loss: the loss settings.
 
     Raises:

@@ -10,22 +10,25 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from hmode.data import CropSampler, CrowdImage, describe
-from hmode.density import batch_density_maps
+from hmode.data import CropSampler, CrowdImage, Resident, describe
 from hmode.errors import TrainingError
-from hmode.evaluation import evaluate, progress_bar, resolve_device
-from hmode.losses import total_loss
+from hmode.evaluation import evaluate, progress_bar
 from hmode.models import CountingNetwork
-from hmode.models.batchnorm import synchronise_batch_norm
 from hmode.profiles import Schedule
 from hmode.runs import RunFolder
+from hmode.step import (
+    DEFAULT,
+    CapturedStep,
+    Compute,
+    TrainingStep,
+    can_be_captured,
+    equal_sizes,
+    float32_products,
+    make_accelerator,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +66,7 @@ def fit(
     resume: bool = True,
     test: Sequence[CrowdImage] | None = None,
     device: str = "auto",
+    compute: Compute = DEFAULT,
     progress: bool | None = None,
 ) -> Training:
     """Train a network; go on where an earlier call with the same arguments was interrupted.
@@ -73,12 +77,14 @@ def fit(
 
     Args:
         model: is trained in place and left with the best weights, on the CPU.
-        train, validation, test: data sets; train is decoded once and kept on the device.
+        train, validation, test: data sets; the first two are decoded once and kept on the device,
+            as far as they fit.
         schedule: how to train.
         run_dir: folder of configuration, history and weights.
         seed: of batches, crops and flips.
         resume: False starts over.
         device: "auto", "cpu" or "cuda".
+        compute: settings of speed and memory.
         progress: show a bar; None: where somebody watches.
 
     Raises:
@@ -108,8 +114,12 @@ def fit(
             device=accelerator.device,
             rank=accelerator.process_index,
             world=accelerator.num_processes,
+            memory=compute.memory,
         )
-        _Loop(accelerator, run, model, sampler, schedule, seed).train(validation, test, progress)
+        validation = Resident(validation, accelerator.device, memory=compute.memory)
+        with float32_products(schedule.precision):
+            loop = _Loop(accelerator, run, model, sampler, schedule, seed, compute)
+            loop.train(validation, test, progress)
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     elif accelerator.is_main_process:
         run.drop_checkpoints()  # killed between its last weights and this
@@ -121,38 +131,22 @@ def fit(
 
 
 class _Loop:
-    """The state of one training: network, optimiser, history."""
+    """The state of one training: its step, its batches, its run folder."""
 
-    def __init__(self, accelerator, run, model, sampler, schedule, seed):
+    def __init__(self, accelerator, run, model, sampler, schedule, seed, compute):
         self.accelerator, self.run, self.sampler = accelerator, run, sampler
-        self.schedule = schedule
-        self.network = synchronise_batch_norm(model) if accelerator.num_processes > 1 else model
-        if accelerator.device.type in ("cpu", "cuda"):
-            self.network = self.network.to(memory_format=torch.channels_last)
-        optimiser = torch.optim.Adam(
-            self.network.parameters(),
-            lr=schedule.learning_rate,
-            fused=accelerator.device.type == "cuda",
-        )
-        self.average = None
-        if schedule.average:
-            follow = get_ema_multi_avg_fn(schedule.average)
-            self.average = AveragedModel(self.network, multi_avg_fn=follow, use_buffers=True)
-            accelerator.register_for_checkpointing(self.average)
-        self.model, self.optimiser = accelerator.prepare(self.network, optimiser)
-        self.generator = torch.Generator(accelerator.device)
-        self.seed = seed
-
-    @property
-    def kept(self) -> CountingNetwork:
-        """The network that is validated and saved: the average of the weights, or the weights."""
-        return self.network if self.average is None else self.average.module
+        self.schedule, self.seed, self.compute = schedule, seed, compute
+        self.step = TrainingStep(accelerator, model, schedule, compile=compute.compile)
+        self.take_step = self.step  # or its captured form
 
     def train(self, validation, test, progress) -> None:
         schedule = self.schedule
         done, checkpoint = self.run.checkpoint()
         if checkpoint is not None:
             self.accelerator.load_state(str(checkpoint))
+            self.step.settle()
+        if self.compute.graphs and can_be_captured(self.accelerator, schedule):
+            self.take_step = CapturedStep(self.step)
         if torch.cuda.is_available():  # earlier trainings of this process are not this one's
             torch.cuda.reset_peak_memory_stats()
         history = [_numbers(row) for row in self.run.table("history.csv")][:done]
@@ -176,43 +170,17 @@ class _Loop:
 
     def run_epoch(self, epoch: int, bar) -> dict:
         """One pass over the training set; returns its history row."""
-        schedule, device = self.schedule, self.accelerator.device
-        self.model.train()
-        for group in self.optimiser.param_groups:
-            group["lr"] = schedule.rate(epoch)
-        stream = np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)
-        self.generator.manual_seed(int(stream[0]) >> 1)
+        schedule = self.schedule
+        self.step.begin_epoch(schedule.rate(epoch), self.seed, epoch)
         sums: dict[str, Tensor] = {}
-        highest = torch.zeros((), device=device)
-        for batch in self.sampler.epoch(epoch):
-            images = batch.images.contiguous(memory_format=torch.channels_last)
-            target = batch_density_maps(
-                batch.points,
-                batch.valid,
-                images.shape[-2:],
-                sigma=schedule.sigma,
-                window=schedule.window,
-            )
-            prediction = self.model(images)
-            if batch.mask is not None:
-                prediction, target = prediction.masked(batch.mask), target * batch.mask
-            losses = total_loss(
-                prediction,
-                target,
-                schedule.loss,
-                points=batch.points,
-                valid=batch.valid,
-                generator=self.generator,
-            )
-            self.optimiser.zero_grad()
-            self.accelerator.backward(losses["total"])
-            self.optimiser.step()
-            if self.average is not None:
-                self.average.update_parameters(self.network)
-            # Watched on the device: reading a value back would make it wait, step by step.
-            sums = {name: sums.get(name, 0) + loss.detach() for name, loss in losses.items()}
-            highest = torch.maximum(highest, prediction.maps.detach().amax(dim=(0, 2, 3)))
-            bar.update()
+        highest = torch.zeros((), device=self.accelerator.device)
+        with equal_sizes():
+            for batch in self.sampler.epoch(epoch):
+                losses, values = self.take_step(batch)
+                # Watched on the device: reading a value back would make it wait, step by step.
+                sums = {name: sums.get(name, 0) + loss for name, loss in losses.items()}
+                highest = torch.maximum(highest, values)
+                bar.update()
         means = self.accelerator.reduce(torch.stack([*sums.values()]), "mean") / self.sampler.steps
         highest = self.accelerator.gather(highest[None]).amax(dim=0)
         row = {
@@ -220,14 +188,18 @@ class _Loop:
             "learning_rate": schedule.rate(epoch),
             **dict(zip(sums, means.tolist(), strict=True)),
         }
-        weights = sum(p.detach().sum() for p in self.network.parameters()).item()
+        weights = sum(p.detach().sum() for p in self.step.network.parameters()).item()
         _require_finite(row | {"weights": weights}, self.run.path)
         _require_alive(row, highest.tolist(), self.run.path)
         return row
 
     def validate(self, name: str, dataset, due: bool) -> dict:
         """MAE and MSE on a data set, or empty columns when none is due."""
-        result = evaluate(self.kept, dataset, regions=False) if due else None
+        if due:
+            with self.accelerator.autocast():
+                result = evaluate(self.step.kept, dataset, regions=False)
+        else:
+            result = None
         return {f"{name}_mae": result and result.mae, f"{name}_mse": result and result.mse}
 
     def commit(self, done: int, history: list[dict], timing: list[dict]) -> None:
@@ -239,25 +211,13 @@ class _Loop:
             run.save_table("history.csv", history)
             run.save_table("timing.csv", timing)
             if _best(history)["epoch"] == done:
-                run.save_weights("best", self.kept.state_dict())
+                run.save_weights("best", self.step.kept.state_dict())
             if last:
-                run.save_weights("last", self.kept.state_dict())
+                run.save_weights("last", self.step.kept.state_dict())
                 run.drop_checkpoints()
             elif due:
                 run.save_checkpoint(done, lambda path: self.accelerator.save_state(str(path)))
         self.accelerator.wait_for_everyone()
-
-
-def make_accelerator(device: str, precision: str) -> Accelerator:
-    """accelerate's handle on devices, processes and precision.
-
-    Raises:
-        InputError: the device is unknown or not there.
-    """
-    resolve_device(device)
-    # It is a process-wide singleton; each training decides its precision and device anew.
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    return Accelerator(cpu=device == "cpu", mixed_precision=precision)
 
 
 def _require_finite(row: dict, run_dir: Path) -> None:
