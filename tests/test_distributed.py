@@ -1,4 +1,4 @@
-"""Two processes on the CPU give what one gives."""
+"""Two processes on the CPU give what one gives, whoever starts them."""
 
 import json
 import os
@@ -12,11 +12,13 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from accelerate import notebook_launcher
 from conftest import crowds
 from safetensors.torch import load_file
 from torch import nn
 
 import hmode
+from hmode.lab import Lab
 from hmode.models.batchnorm import SharedBatchNorm2d, synchronise_batch_norm
 from hmode.profiles import Schedule
 
@@ -99,14 +101,22 @@ class TestSharedBatchNorm:
         plain = through(layer(nn.BatchNorm2d), x, coefficients)
         assert all(torch.equal(shared[name], plain[name]) for name in plain)
 
-    def test_a_network_is_converted_without_a_change(self):
-        model = hmode.Baseline(width=0.0625).eval()
-        images = torch.randn(1, 3, 64, 64)
+    @pytest.mark.parametrize(
+        ("device", "kind"), [("cpu", SharedBatchNorm2d), ("cuda", nn.SyncBatchNorm)]
+    )
+    def test_a_network_is_converted_without_a_change(self, device, kind):
+        model = hmode.Baseline(width=0.0625)
+        images = torch.randn(2, 3, 64, 64)
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.eps, norm.momentum = 1e-2, 0.3
+        model(images)  # the statistics are no longer those of a new layer
         state = {name: value.clone() for name, value in model.state_dict().items()}
-        before = model(images).density
-        norms = sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())
-        assert synchronise_batch_norm(model) is model
-        assert sum(isinstance(m, SharedBatchNorm2d) for m in model.modules()) == norms == 13
+        before = model.eval()(images).density
+        assert synchronise_batch_norm(model, torch.device(device)) is model
+        converted = [module for module in model.modules() if type(module) is kind]
+        assert len(converted) == len(norms) == 13
+        assert {(each.eps, each.momentum) for each in converted} == {(1e-2, 0.3)}
         assert torch.equal(model.eval()(images).density, before)
         assert model.state_dict().keys() == state.keys()
         assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
@@ -115,12 +125,16 @@ class TestSharedBatchNorm:
 # A whole training
 
 
+def initial_network():
+    torch.manual_seed(0)
+    return hmode.HMoDE(width=0.0625)
+
+
 def train(run_dir):
     """The run that one process and two processes are compared on."""
     torch.set_num_threads(1)
-    torch.manual_seed(0)
     return hmode.fit(
-        hmode.HMoDE(width=0.0625),
+        initial_network(),
         crowds([20, 35, 5, 50, 13, 0, 28, 41]),
         crowds([30, 12, 7], seed=50),
         SCHEDULE,
@@ -131,46 +145,64 @@ def train(run_dir):
 
 
 WORKER = """
-    import json, os, sys
+    import json, sys
     sys.path.insert(0, {tests!r})
     import torch
     import hmode
     from conftest import crowds
     from test_distributed import train
 
-    result = train({folder!r} + "/two")
-    model = hmode.load_run(result.run_dir)
-    everything = crowds([25, 8, 40, 2, 60], size=(64, 70), seed=3)
-    tables = {{
-        "table": hmode.evaluate(model, everything).table,
-        "one": hmode.evaluate(model, everything[:1]).table,
-        "best_epoch": result.best_epoch,
-        "world": torch.distributed.get_world_size(),
-    }}
-    try:
-        smoke = hmode.run("baseline", "sha", "smoke", data_root={data!r},
-                          runs={folder!r} + "/runs", device="cpu")
-        tables["smoke"] = smoke.evaluation.table
-    except Exception as error:
-        tables["smoke"] = repr(error)
-    rank = torch.distributed.get_rank()
-    with open(f"{folder}/{{rank}}.json", "w") as file:
-        json.dump(tables, file)
+    def work():
+        result = train({folder!r} + "/two")
+        model = hmode.load_run(result.run_dir)
+        everything = crowds([25, 8, 40, 2, 60], size=(64, 70), seed=3)
+        tables = {{
+            "table": hmode.evaluate(model, everything).table,
+            "one": hmode.evaluate(model, everything[:1]).table,
+            "best_epoch": result.best_epoch,
+            "world": torch.distributed.get_world_size(),
+        }}
+        try:
+            smoke = hmode.run("baseline", "sha", "smoke", data_root={data!r},
+                              runs={folder!r} + "/runs", device="cpu")
+            tables["smoke"] = smoke.evaluation.table
+        except Exception as error:
+            tables["smoke"] = repr(error)
+        rank = torch.distributed.get_rank()
+        with open(f"{folder}/{{rank}}.json", "w") as file:
+            json.dump(tables, file)
+
+    if __name__ == "__main__":
+        work()
 """
+LAUNCHERS = ("torchrun", "accelerate launch", "notebook_launcher")
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory, tiny_sha):
-    """The folder in which two processes, started by torchrun, left their run and tables."""
+def started_by(launcher: str) -> list[str]:
+    """Python's arguments to run worker.py in two processes on this machine."""
+    port = str(free_port())
+    if launcher == "torchrun":
+        how = f"torch.distributed.run --nproc_per_node {WORLD} --master_addr 127.0.0.1"
+        return ["-m", *how.split(), "--master_port", port, "worker.py"]
+    if launcher == "accelerate launch":  # --multi_gpu alone starts several, with or without GPUs
+        how = f"accelerate.commands.launch --multi_gpu --num_processes {WORLD} --num_machines 1"
+        how += " --mixed_precision no --dynamo_backend no"
+        return ["-m", *how.split(), "--main_process_port", port, "worker.py"]
+    cell = f"notebook_launcher(work, num_processes={WORLD}, use_port={port!r})"
+    return ["-c", f"from accelerate import notebook_launcher; from worker import work; {cell}"]
+
+
+@pytest.fixture(scope="module", params=LAUNCHERS)
+def two(request, tmp_path_factory, tiny_sha):
+    """The folder in which two processes left their run and tables."""
     folder = tmp_path_factory.mktemp("distributed")
-    script = folder / "worker.py"
     here = os.path.dirname(os.path.abspath(__file__))
     text = textwrap.dedent(WORKER).format(tests=here, folder=str(folder), data=str(tiny_sha))
-    script.write_text(text)
+    (folder / "worker.py").write_text(text)
     path = os.pathsep.join([os.getcwd(), *filter(None, sys.path)])
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(WORLD)]
-        + ["--master_addr", "127.0.0.1", "--master_port", str(free_port()), str(script)],
+        [sys.executable, *started_by(request.param)],
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -200,13 +232,23 @@ class TestTwoProcesses:
         assert all(tables["world"] == WORLD for tables in self.tables(two))
 
     def test_the_weights_are_those_of_one_process(self, two, one):
+        """As far as rounding goes: apart by a few per cent of the way that training moved them.
+
+        Adam's steps are of one size however small a gradient is, so where it is all rounding (a
+        bias before a batch norm has none) so is the step. Without shared statistics it is 66 %.
+        """
+        start = initial_network()
+        learnt = [name for name, _ in start.named_parameters()]
+        before = start.state_dict()
         for which in ("best", "last"):
             ours = load_file(two / "two" / f"{which}.safetensors")
             theirs = load_file(one.run_dir / f"{which}.safetensors")
             assert ours.keys() == theirs.keys()
-            for name, value in theirs.items():
-                # Four steps of Adam move a weight by 4e-5; one without a gradient moves at random.
-                torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-4, msg=name)
+            apart = torch.cat([(ours[name] - theirs[name]).flatten() for name in learnt]).norm()
+            moved = torch.cat([(theirs[name] - before[name]).flatten() for name in learnt]).norm()
+            assert apart < 0.05 * moved, which
+            for name in theirs.keys() - learnt:
+                torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-4, msg=name)
 
     def test_the_folder_is_that_of_one_process(self, two, one):
         names = {path.name for path in one.run_dir.iterdir()}
@@ -232,6 +274,50 @@ class TestTwoProcesses:
         assert first == second
         assert isinstance(first, list), first
         assert len(first) == 3
+
+
+# A notebook
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_what_a_notebook_does_before_leaves_cuda_to_its_processes(
+    tmp_path, fresh_interpreter_environment
+):
+    """A process that has asked CUDA for anything cannot be forked into ones that use it."""
+    code = f"""
+import os, torch, hmode
+from hmode.lab import Lab
+
+lab = Lab("smoke", output={str(tmp_path)!r})
+lab.train[0], lab.validation[0], lab.test[0]
+child = os.fork()
+if child == 0:
+    os._exit(int(torch.cuda._is_in_bad_fork()))
+_, status = os.waitpid(child, 0)
+print("touched" if status else "untouched")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=fresh_interpreter_environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "untouched"
+
+
+def test_the_same_cell_trains_in_one_process_where_there_is_no_second(tmp_path):
+    lab = Lab("smoke", device="cpu", output=tmp_path)
+
+    def train_together():
+        lab.run("baseline")
+
+    notebook_launcher(train_together, num_processes=1)
+    assert not dist.is_initialized()
+    (weights,) = tmp_path.rglob("last.safetensors")
+    written = weights.stat().st_mtime_ns
+    assert Lab("smoke", device="cpu", output=tmp_path).run("baseline").evaluation.mae > 0
+    assert weights.stat().st_mtime_ns == written  # it was loaded
 
 
 def test_the_two_halves_would_differ_without_sharing():
