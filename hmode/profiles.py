@@ -3,8 +3,8 @@
 `smoke` takes seconds and shows that everything runs; `small` trains a network in about a minute on
 one CPU core, so that every row of every table can be trained over seeds; `quick` teaches on a
 laptop's CPU; `paper` is the paper's own setting (section IV-B.2), its encoder pretrained on
-ImageNet. The environment variable HMODE_WEIGHTS, "none" or the path of a vgg16_bn state dict,
-replaces those weights.
+ImageNet, its products rounded to TF32 on a GPU. The environment variables HMODE_WEIGHTS, "none" or
+the path of a vgg16_bn state dict, and HMODE_PRECISION, one of `PRECISIONS`, replace these two.
 """
 
 import os
@@ -165,6 +165,7 @@ def _quick(dataset: str) -> Profile:
 
 def _paper(dataset: str) -> Profile:
     crop = 128 if dataset in ("sha", "synthetic") else 256
-    schedule = Schedule(crop=crop, checkpoint_every=10)
+    precision = os.environ.get("HMODE_PRECISION", "tf32")
+    schedule = Schedule(crop=crop, checkpoint_every=10, precision=precision)
     weights = os.environ.get("HMODE_WEIGHTS", "imagenet")
     return Profile("paper", 1.0, schedule, weights=None if weights == "none" else weights)

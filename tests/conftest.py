@@ -27,7 +27,7 @@ if "forkserver" in multiprocessing.get_all_start_methods():
 @pytest.fixture(autouse=True)
 def _untouched_environment(monkeypatch):
     """A reader's own settings must not change what the tests see."""
-    for name in ("HMODE_PROFILE", "HMODE_OUTPUT", "HMODE_STATIC"):
+    for name in ("HMODE_PROFILE", "HMODE_OUTPUT", "HMODE_STATIC", "HMODE_PRECISION"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -15,7 +15,7 @@ from hmode.data.pictures import FORMATS, to_pixels
 from hmode.data.source import natural
 from hmode.errors import InputError, MissingFileError
 from hmode.evaluation import load_run, progress_bar, resolve_device
-from hmode.models import CountingNetwork, HMoDE, load_official
+from hmode.models import CountingNetwork, HMoDE, for_inference, load_official
 from hmode.runs import write_atomically, write_csv
 
 HOW = (
@@ -62,7 +62,7 @@ def count_pictures(images, weights, table, maps, arrays, max_memory, device):
     An image that cannot be counted is named in one line, the others are counted, and the exit code
     is 2.
     """
-    model = load_network(weights).to(resolve_device(device))
+    model = for_inference(load_network(weights)).to(resolve_device(device))
     save_overlay = _drawing() if maps else None
     paths, failed = find_images(images)
     names = _names(paths)

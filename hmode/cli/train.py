@@ -8,6 +8,7 @@ import numpy as np
 from hmode.cli.options import RUNS, SETTING, prepare
 from hmode.experiments import EXPERIMENTS, TABLES, canonical, rows, run, select
 from hmode.runs import write_csv
+from hmode.step import Compute
 
 
 @click.command()
@@ -23,12 +24,38 @@ from hmode.runs import write_csv
 @click.option("--fold", type=click.IntRange(min=0), help="Fold of ucf_cc_50, 0 to 4.")
 @RUNS
 @click.option(
+    "--compile",
+    "compiled",
+    is_flag=True,
+    help="Compile the networks first: a minute or more, which long trainings win back.",
+)
+@click.option(
+    "--graphs/--no-graphs",
+    default=True,
+    show_default=True,
+    help="On a GPU, capture the training step as a CUDA graph.",
+)
+@click.option(
     "--csv",
     "table",
     type=click.Path(path_type=Path),
     help="Write one row a run to this file.",
 )
-def train(experiments, profile, dataset, data_root, device, seed, fresh, seeds, fold, runs, table):
+def train(
+    experiments,
+    profile,
+    dataset,
+    data_root,
+    device,
+    seed,
+    fresh,
+    seeds,
+    fold,
+    runs,
+    compiled,
+    graphs,
+    table,
+):
     """Train and test one or more EXPERIMENTs (see: hmode experiments), each a row or a whole
     table, going on where an interrupted training stopped."""
     experiments = select(experiments)
@@ -46,6 +73,7 @@ def train(experiments, profile, dataset, data_root, device, seed, fresh, seeds, 
                 device=device,
                 runs=runs,
                 fresh=fresh,
+                compute=Compute(graphs=graphs, compile=compiled),
             )
             rows.append({"experiment": name, "dataset": dataset, "profile": profile, **result.row})
             click.echo(

@@ -21,6 +21,7 @@ class Experiment:
         loss: fields of `LossSettings` to replace.
         schedule: fields of `Schedule` to replace.
         effort: share of the profile's epochs to train for.
+        batch: crops a step, as a multiple of the profile's.
         large_crop: whether to train on the profile's large crops (Table II).
         watch_test: whether the test MAE is followed during training.
     """
@@ -30,6 +31,7 @@ class Experiment:
     loss: dict = field(default_factory=dict)
     schedule: dict = field(default_factory=dict)
     effort: float = 1.0
+    batch: float = 1.0
     large_crop: bool = False
     watch_test: bool = True
 
@@ -39,7 +41,8 @@ class Experiment:
         epochs = max(1, round(self.effort * usual.epochs))
         share = epochs / usual.epochs
         halve_after = tuple(round(after * share) for after in usual.halve_after)
-        changes = {"epochs": epochs, "halve_after": halve_after}
+        crops = max(1, round(self.batch * usual.batch_size))
+        changes = {"epochs": epochs, "halve_after": halve_after, "batch_size": crops}
         if self.large_crop:
             changes["crop"] = profile.large_crop
         loss = replace(usual.loss, **self.loss)
@@ -204,6 +207,26 @@ OFFICIAL = {
     ),
 }
 
+# What makes trainings faster and might cost accuracy: how products are rounded (the default is that
+# of the profile), and how many crops a step takes. The learning rate stays.
+PRECISION = {
+    "default": HMODE_REL,
+    "float32": replace(_hmode("float32 in full"), schedule={"precision": "no"}),
+    "bf16": replace(_hmode("bf16"), schedule={"precision": "bf16"}),
+}
+BATCH = {
+    "1": HMODE_REL,
+    **{
+        name: replace(_hmode(f"{title} the crops a step"), batch=factor)
+        for name, title, factor in (
+            ("1-8", "an eighth of", 1 / 8),
+            ("1-2", "half", 1 / 2),
+            ("2", "twice", 2.0),
+            ("4", "four times", 4.0),
+        )
+    },
+}
+
 # Each row is an experiment of its own or the name of the one that it is.
 TABLES: dict[str, dict[str, Experiment | str]] = {
     "table1": TABLE_1,
@@ -220,6 +243,8 @@ TABLES: dict[str, dict[str, Experiment | str]] = {
     "table12": {"hmode+rel": HMODE_REL},
     "fig6": FIG_6,
     "official": OFFICIAL,
+    "precision": PRECISION,
+    "batch": BATCH,
     "trap": TRAP,
 }
 

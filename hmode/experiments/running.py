@@ -23,6 +23,7 @@ from hmode.metrics import Evaluation, mae, mse
 from hmode.models import CountingNetwork, build_model
 from hmode.profiles import Profile, Schedule, load_profile
 from hmode.runs import RunFolder, write_atomically
+from hmode.step import DEFAULT, Compute, float32_products
 from hmode.training import Training, fit
 
 
@@ -77,6 +78,7 @@ def run(
     device: str = "auto",
     runs: str | Path = "runs",
     fresh: bool = False,
+    compute: Compute = DEFAULT,
     progress: bool | None = None,
 ) -> Result:
     """Train and test an experiment, or load it where that was done before.
@@ -94,6 +96,7 @@ def run(
         device: "auto", "cpu" or "cuda".
         runs: the folder of all runs.
         fresh: train again even where the run is there.
+        compute: settings of speed and memory.
         progress: show a bar; None: where somebody watches.
 
     Raises:
@@ -119,6 +122,7 @@ def run(
         resume=not fresh,
         test=test if experiment.watch_test else None,
         device=device,
+        compute=compute,
         progress=progress,
     )
     model = load_run(run_dir)
@@ -230,7 +234,8 @@ def _cached_evaluation(run_dir: Path, model, test, schedule: Schedule, device: s
     PartialState().wait_for_everyone()  # all have looked before one writes
     if not rows:
         model.to(resolve_device(device))
-        rows = evaluate(model, test, sigma=schedule.sigma, window=schedule.window).table
+        with float32_products("no"):
+            rows = evaluate(model, test, sigma=schedule.sigma, window=schedule.window).table
         model.cpu()
         if PartialState().is_main_process:
             folder.save_table("test.csv", rows)
