@@ -1,0 +1,104 @@
+"""python -m benchmarks: run the comparisons, print them, fill docs/benchmarks.md."""
+
+from pathlib import Path
+
+import click
+
+from benchmarks import page as pages
+from benchmarks.cases import CASES, Case
+from benchmarks.limits import measure_limits
+from benchmarks.profile import measure_profile
+from benchmarks.running import Result, run_case
+from benchmarks.scaling import CURVES, measure_curve
+from benchmarks.work import Different
+from hmode.errors import HmodeError
+
+PARTS = ("scaling", "profile")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("names", nargs=-1, type=click.Choice([*(case.name for case in CASES), *PARTS]))
+@click.option("--check", is_flag=True, help="Exit with 1 if a goal is missed; write nothing.")
+@click.option("--cheap", is_flag=True, help="Small versions, of the cases that have one; no page.")
+@click.option(
+    "--slack",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Share of a goal that is enough.",
+)
+@click.option("--repetitions", type=click.IntRange(1), help="Pairs timed  [default: each its own]")
+@click.option(
+    "--output",
+    default="docs",
+    show_default=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of benchmarks.md and benchmarks/.",
+)
+def main(names, check, cheap, slack, repetitions, output):
+    """Compare hmode with plain forms of what it computes, on this machine's CPU.
+
+    NAMES are cases, "scaling" or "profile"; none means all, or with --check or --cheap all cases.
+    The page's table of cases is of one run, so it is written only when all cases were run.
+    """
+    cases = [case for case in CASES if case.name in names or not names]
+    if cheap:
+        cases = [case for case in cases if case.cheap_goals]
+    page = None if check or cheap else open_page(output)
+    results = run_cases(cases, cheap, slack, repetitions) if cases else []
+    if check:
+        raise SystemExit(any(result.missed(slack) for result in results))
+    if page is None:
+        return
+    if len(results) == len(CASES):
+        page.write_cases(results)
+    parts = names or PARTS
+    if "scaling" in parts:
+        page.write_scaling(run_scaling())
+    if "profile" in parts:
+        rows = measure_profile()
+        page.write_profile(rows)
+        click.echo(pages.profile_table(rows))
+
+
+def open_page(output: Path) -> pages.Page:
+    try:
+        return pages.Page(output)
+    except HmodeError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def run_cases(
+    cases: list[Case], cheap: bool, slack: float, repetitions: int | None
+) -> list[Result]:
+    """Run and print each case, then the goals that were missed.
+
+    Raises:
+        ClickException: the two forms of a case do not give the same; it is not timed then.
+    """
+    limits, results = measure_limits(), []
+    click.echo(pages.machine(limits))
+    for case in cases:
+        try:
+            results.append(run_case(case, limits, cheap=cheap, repetitions=repetitions))
+        except Different as error:
+            raise click.ClickException(f"{case.name}: {error}") from None
+        _, *line = pages.case_line(results[-1], slack)
+        click.echo(" | ".join([case.name, *line]))
+    missed = [line for result in results for line in result.missed(slack)]
+    click.echo("\n".join([f"{len(missed)} goals missed", *missed]))
+    return results
+
+
+def run_scaling() -> list[dict]:
+    """Measure and print every curve."""
+    measured = []
+    for curve in CURVES:
+        points = list(measure_curve(curve))
+        measured += points
+        click.echo(pages.scaling_table(points).splitlines()[-1])
+    return measured
+
+
+if __name__ == "__main__":
+    main()

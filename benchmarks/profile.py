@@ -1,0 +1,166 @@
+"""Where the time of a training step and of an evaluation goes, by kind of operation, on the CPU."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from importlib import import_module
+from unittest.mock import patch
+
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from benchmarks.ours import our_step, random_network
+from hmode import evaluate, open_dataset
+from hmode.data import CropSampler
+from hmode.profiles import load_profile
+
+# What an operation is, by a part of its own name or that of an operation around it.
+KINDS = {
+    "convolution": ("convolution", "conv2d"),
+    "batch norm": ("batch_norm", "batchnorm"),
+    "pooling": ("max_pool", "maxpool"),
+    "interpolation": ("upsample",),
+    "optimiser": ("optimizer.", "foreach"),
+    "ReLU and other elementwise": (
+        *("relu", "clamp", "threshold", "mul", "add", "sub", "div", "sum", "softmax", "sigmoid"),
+        *("cat", "index", "copy", "fill_", "zero_", "slice", "select"),
+    ),
+}
+OTHER = "other, with Python"
+# Parts that no operation's name tells, by where the function is called: {kind: places}.
+STEP_PARTS = {
+    "targets": ("hmode.step.batch_density_maps",),
+    "losses": ("hmode.step.total_loss",),
+}
+EVALUATION_PARTS = {
+    "data": ("hmode.evaluation.normalise",),
+    "folding of batch norms": ("hmode.evaluation.for_inference",),
+    "targets": ("hmode.evaluation.density_map",),
+    "GAME and foreground": ("hmode.evaluation.compare",),
+}
+MARK = "part: "
+EVALUATED = 8  # images
+
+
+def profile_step(profile_name: str, batch_size: int = 8, crop: int = 128) -> Counter:
+    """Seconds by kind of one training step of a profile's network, on synthetic crops."""
+    settings = load_profile(profile_name, "synthetic")
+    step = our_step(random_network(settings.width), settings.schedule)
+    dataset = open_dataset("synthetic", split="train", length=batch_size)
+    sampler = CropSampler(dataset, crop=crop, batch_size=batch_size, seed=0)
+
+    def one(epoch: int):
+        with record_function(f"{MARK}data"):
+            batch = next(sampler.epoch(epoch))
+        step(batch)
+
+    one(0)
+    return seconds_by_kind(lambda: one(1), STEP_PARTS)
+
+
+def profile_evaluation(profile_name: str) -> Counter:
+    """Seconds by kind of evaluating synthetic images, regions and foreground included."""
+    network = random_network(load_profile(profile_name, "synthetic").width)
+    images = list(open_dataset("synthetic", split="test", length=EVALUATED))
+    evaluate(network, images)
+    return seconds_by_kind(lambda: evaluate(network, images), EVALUATION_PARTS)
+
+
+def seconds_by_kind(call: Callable[[], object], parts: dict[str, Iterable[str]]) -> Counter:
+    """Run a call under torch's profiler and sum up the time of its operations, by kind.
+
+    Args:
+        parts: {kind: functions, as `module.name` where they are called}: all that they do counts
+            as that kind, and so does the backward pass of what they do.
+    """
+    with ExitStack() as stack:
+        for kind, places in parts.items():
+            for place in places:
+                stack.enter_context(patch(place, marked(kind, place)))
+        profiler = stack.enter_context(profile(activities=[ProfilerActivity.CPU]))
+        with record_function("call"):
+            call()
+    return sum_up(profiler.events())
+
+
+def marked(kind: str, place: str) -> Callable:
+    """The function at a place, recorded as a part of that kind."""
+    module, name = place.rsplit(".", 1)
+    function = getattr(import_module(module), name)
+
+    def recorded(*args, **kwargs):
+        with record_function(f"{MARK}{kind}"):
+            return function(*args, **kwargs)
+
+    return recorded
+
+
+def sum_up(events) -> Counter:
+    """Seconds by kind of a profile's events, children not counted twice.
+
+    A backward operation has the sequence number of the forward one: it belongs to its part.
+    """
+    parts = {}
+    for event in events:
+        part = part_of(event)
+        if part and event.sequence_nr >= 0 and not is_backward(event):
+            parts[event.sequence_nr] = part
+    seconds = Counter()
+    for event in events:
+        around = [event, *ancestors(event)]
+        backward = (parts.get(each.sequence_nr) for each in around if is_backward(each))
+        kind = part_of(event) or next(filter(None, backward), None) or kind_of(around)
+        seconds[kind] += event.self_cpu_time_total / 1e6
+    return seconds
+
+
+def ancestors(event) -> list:
+    """The events around an event, innermost first."""
+    found = []
+    while event.cpu_parent is not None:
+        event = event.cpu_parent
+        found.append(event)
+    return found
+
+
+def is_backward(event) -> bool:
+    return event.name.startswith("autograd::")
+
+
+def part_of(event) -> str | None:
+    """The innermost marked part around an event."""
+    for each in (event, *ancestors(event)):
+        if each.name.startswith(MARK):
+            return each.name.removeprefix(MARK)
+    return None
+
+
+def kind_of(around: list) -> str:
+    """What an operation is, by the outermost name around it that tells."""
+    for event in reversed(around):
+        name = event.name.lower()
+        for kind, signs in KINDS.items():
+            if any(sign in name for sign in signs):
+                return kind
+    return OTHER
+
+
+def rows(seconds: dict[str, Counter]) -> list[dict]:
+    """Shares by kind, a row a kind and a column for what was profiled, the largest first."""
+    totals = {name: sum(kinds.values()) for name, kinds in seconds.items()}
+    kinds = sum(seconds.values(), Counter())
+    table = [
+        {"kind": kind} | {name: each[kind] / totals[name] for name, each in seconds.items()}
+        for kind, _ in kinds.most_common()
+    ]
+    return [*table, {"kind": "seconds"} | totals]
+
+
+def measure_profile(full: bool = True) -> list[dict]:
+    """The table of docs/benchmarks.md; without `full`, of the small networks alone."""
+    found = {"step, width 1/4": profile_step("quick")}
+    if full:
+        found["step, full width"] = profile_step("paper")
+    found["evaluation, width 1/4"] = profile_evaluation("quick")
+    if full:
+        found["evaluation, full width"] = profile_evaluation("paper")
+    return rows(found)

@@ -1,0 +1,251 @@
+"""The two calls of each comparison, and the check that they give the same."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import plain
+from benchmarks.ours import (
+    SCHEDULE,
+    our_count,
+    our_inference,
+    our_step,
+    our_targets,
+    random_batch,
+    random_network,
+)
+from hmode.data.crops import Batch
+from hmode.density import adaptive_sigma, density_map
+from hmode.losses import total_loss
+from hmode.models import HMoDE, Prediction
+
+SIZE = (768, 1024)  # (H, W) of the images
+MARGIN = 100  # pixels: heads lie so far from the border that no Gaussian reaches it
+
+
+class Different(AssertionError):
+    """Two forms of a computation do not give the same."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Two calls that compute the same.
+
+    Attributes:
+        ours, other: what is timed.
+        check: raises `Different` if they do not give the same.
+        scale: what the other's time is multiplied by, where it does a share of the work.
+        traffic: bytes that ours must move at least: its inputs and outputs, once each.
+        memory: whether peaks of memory are compared.
+    """
+
+    ours: Callable[[], object]
+    other: Callable[[], object]
+    check: Callable[[], None]
+    scale: float = 1.0
+    traffic: int = 0
+    memory: bool = False
+
+
+def require_close(what: str, found, expected, tolerance: float) -> None:
+    """Raise `Different` if the norm of a difference exceeds a share of that of what is expected."""
+    found, expected = (torch.as_tensor(value).double().flatten() for value in (found, expected))
+    difference = ((found - expected).norm() / expected.norm()).item()
+    if not difference <= tolerance:
+        raise Different(f"{what}: relative difference {difference:.2g}, expected {tolerance:g}")
+
+
+def crowd(people: int) -> np.ndarray:
+    """Heads `[N, 2]` at random pixel centres, away from the border."""
+    rng = np.random.default_rng(0)
+    height, width = SIZE
+    inner = rng.integers(MARGIN, (width - MARGIN, height - MARGIN), (people, 2))
+    return (inner + 0.5).astype(np.float32)
+
+
+def our_density(points: Tensor) -> Tensor:
+    return density_map(points, SIZE, sigma=adaptive_sigma(points))
+
+
+def filtered_density(people: int, cheap: bool = False) -> Work:
+    """The loop is timed on a share of its heads; it takes the same time for each of them.
+
+    Its sigmas are given to it; ours looks for the neighbours itself. The check cuts Gaussians at
+    6 sigmas, where ours has no cut, and takes all of 500 heads and some of more.
+    """
+    points = crowd(people)
+    sigmas = plain.adaptive_sigmas(points)
+    share = 40 if cheap else 10
+    some = np.random.default_rng(1).permutation(people)[: people // share]
+    checked = some if cheap or people > 500 else np.arange(people)
+
+    def check():
+        expected = plain.filtered(points[checked], SIZE, sigmas[checked], truncate=6)
+        sigma = adaptive_sigma(points)[checked]
+        found = density_map(points[checked], SIZE, sigma=sigma)
+        require_close("density map", found, expected, 1e-4)
+
+    ours = torch.from_numpy(points)
+    return Work(
+        ours=lambda: our_density(ours),
+        other=lambda: plain.filtered(points[some], SIZE, sigmas[some]),
+        check=check,
+        scale=share,
+        traffic=4 * SIZE[0] * SIZE[1],
+    )
+
+
+def stamped_density(people: int, cheap: bool = False) -> Work:
+    """Both look for the neighbours; the windows end at 4 sigmas."""
+    del cheap  # cheap as it is
+    points = crowd(people)
+    ours = torch.from_numpy(points)
+
+    def stamps(truncate=4.0):
+        return plain.stamped(points, SIZE, plain.adaptive_sigmas(points), truncate=truncate)
+
+    return Work(
+        ours=lambda: our_density(ours),
+        other=stamps,
+        check=lambda: require_close("density map", our_density(ours), stamps(6.0), 1e-4),
+        traffic=4 * SIZE[0] * SIZE[1],
+    )
+
+
+def targets(side: int, cheap: bool = False) -> Work:
+    """The other is the step that the targets are for; checked against a loop over heads."""
+    batch = random_batch(16, side)
+    step = our_step(random_network(0.25 if cheap else 1.0))
+    return Work(
+        ours=lambda: our_targets(batch),
+        other=lambda: step(batch),
+        check=lambda: require_close("targets", our_targets(batch), plain.targets(batch), 1e-5),
+        traffic=4 * 16 * side**2,
+    )
+
+
+def losses(cheap: bool = False) -> Work:
+    """Value and gradient of all losses; of maps such as three experts and their groups give."""
+    crops, side = (4, 128) if cheap else (16, 256)
+    target = our_targets(random_batch(crops, side))
+    leaves = random_maps(crops, side // 4)
+
+    def value_and_gradients(loss):
+        value = loss(prediction_of(leaves, side), target)
+        value = value["total"] if isinstance(value, dict) else value
+        return value, *torch.autograd.grad(value, leaves)
+
+    def ours():
+        return value_and_gradients(total_loss)
+
+    def other():
+        return value_and_gradients(plain.total_loss)
+
+    def check():
+        for name, found, expected in zip(
+            ("loss", "experts", "groups", "final map", "gates", "attention"),
+            *(ours(), other()),
+            strict=True,
+        ):
+            require_close(f"gradient of {name}" if name != "loss" else name, found, expected, 1e-4)
+
+    moved = 4 * (target.numel() + 2 * sum(leaf.numel() for leaf in leaves))
+    return Work(ours, other, check, traffic=moved, memory=True)
+
+
+def random_maps(crops: int, side: int) -> list[Tensor]:
+    """Experts, groups, final map, gate 1 and attention, as leaves that gradients are taken for."""
+    generator = torch.Generator().manual_seed(0)
+    channels = (3, 3, 1, 6, 1)
+    maps = [torch.rand(crops, c, side, side, generator=generator) for c in channels]
+    maps[3] = maps[3].unflatten(1, (3, 2)).softmax(dim=2)
+    maps[4] = 0.05 + 0.9 * maps[4]
+    return [each.requires_grad_() for each in maps]
+
+
+def prediction_of(leaves: list[Tensor], side: int) -> Prediction:
+    """A prediction of these maps, for crops of `side` pixels."""
+    experts, groups, density, gate, attention = leaves
+    return Prediction(
+        density=density,
+        experts=experts,
+        size=(side, side),
+        stride=4,
+        scale=100.0,
+        levels=(groups,),
+        gates=(gate,),
+        attention=attention,
+    )
+
+
+def step(cheap: bool = False) -> Work:
+    """Two networks that start from the same weights; the check compares their first steps."""
+    del cheap
+    batch = random_batch(8, 128)
+    network = random_network(1.0)
+    plain_network = deepcopy(network)
+    ours, other = our_step(network), plain.PlainStep(plain_network, SCHEDULE.learning_rate)
+
+    def check():
+        require_same_gradients(network, random_batch(2, 128))
+        require_close("loss", ours(batch)[0]["total"], other(batch), 1e-5)
+
+    return Work(lambda: ours(batch), lambda: other(batch), check)
+
+
+def require_same_gradients(network: HMoDE, batch: Batch) -> None:
+    """Compare the gradients of a first step, in double precision, of copies of a network.
+
+    In float32 the order of two regions of nearly the same count, and with it the gradient of REL,
+    is a matter of rounding, in one form as in the other.
+    """
+    batch = replace(batch, images=batch.images.double())
+    found, expected = deepcopy(network).double(), deepcopy(network).double()
+    our_step(found)(batch)
+    plain.PlainStep(expected, SCHEDULE.learning_rate)(batch)
+    require_close("gradients", gradients(found), gradients(expected), 1e-5)
+
+
+def gradients(network: HMoDE) -> Tensor:
+    """All of them, in one vector."""
+    return torch.cat([p.grad.flatten() for p in network.parameters()])
+
+
+def step_in_ones(cheap: bool = False) -> Work:
+    """The same step on 8 crops and on one, eight times; there is nothing to compare."""
+    del cheap
+    batch, single = random_batch(8, 128), random_batch(1, 128)
+    step = our_step(random_network(1.0))
+    return Work(lambda: step(batch), lambda: step(single), lambda: None, scale=8)
+
+
+def inference(cheap: bool = False) -> Work:
+    """Batch norms get statistics and weights of a trained network's kind first: not one, not zero.
+
+    The other counts as scripts do, on the final map at full size."""
+    width, (height, length) = (0.25, (384, 512)) if cheap else (1.0, SIZE)
+    network = random_network(width)
+    trained_norms(network)
+    images = torch.randn(1, 3, height, length, generator=torch.Generator().manual_seed(0))
+    folded = our_inference(deepcopy(network))
+
+    def check():
+        found, expected = our_count(folded, images), plain.count(network, images)
+        require_close("count", found, expected, 1e-4)
+
+    return Work(lambda: our_count(folded, images), lambda: plain.count(network, images), check)
+
+
+def trained_norms(network: HMoDE) -> None:
+    """Give every batch norm other statistics, scales and shifts than a new one's."""
+    generator = torch.Generator().manual_seed(0)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.5, generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+            torch.nn.init.normal_(module.bias, 0, 0.2, generator=generator)
