@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,9 +19,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 import hmode
+from hmode.density import batch_density_maps
+from hmode.experiments import EXPERIMENTS
+from hmode.experiments.running import initial_model
 from hmode.lab import Lab
+from hmode.losses import total_loss
 from hmode.models.batchnorm import SharedBatchNorm2d, synchronise_batch_norm
-from hmode.profiles import Schedule
+from hmode.profiles import Schedule, load_profile
 
 WORLD = 2
 SCHEDULE = Schedule(epochs=2, batch_size=4, crop=64, learning_rate=1e-5, halve_after=())
@@ -274,6 +279,54 @@ class TestTwoProcesses:
         assert first == second
         assert isinstance(first, list), first
         assert len(first) == 3
+
+
+# Losses of which each process's share says all. In these rows (docs/clusters.md names them) a loss
+# looks from one crop to another, or draws random regions, so the shares matter.
+ACROSS = {
+    "table9/grl",
+    "table9/random",
+    "table9/matryoshka",
+    "official/batch-importance",
+    "official/all",
+    "official/all-no-rel",
+}
+
+
+def test_in_all_other_rows_the_loss_of_a_batch_is_the_mean_of_its_shares():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 3, 64, 64, generator=generator, dtype=torch.float64)
+    points = torch.rand(4, 20, 2, generator=generator) * 64
+    people = torch.tensor([[4], [18], [0], [14]])
+    valid = torch.arange(20) < people
+    profile = load_profile("smoke", "synthetic")
+    for name in EXPERIMENTS.keys() - ACROSS:
+        network = initial_model(EXPERIMENTS[name], profile, 0).double().eval()
+        schedule = EXPERIMENTS[name].settings(profile)
+
+        def losses(share, network=network, schedule=schedule):
+            target = batch_density_maps(points[share], valid[share], (64, 64), sigma=schedule.sigma)
+            with torch.no_grad():
+                prediction = network(images[share])
+            return total_loss(
+                prediction,
+                target.double(),
+                schedule.loss,
+                points=points[share],
+                valid=valid[share],
+                generator=torch.Generator(),
+            )
+
+        whole, first, second = map(losses, (slice(None), slice(0, None, 2), slice(1, None, 2)))
+        for term, value in whole.items():
+            mean = (first[term] + second[term]) / 2
+            torch.testing.assert_close(mean, value, rtol=1e-5, atol=1e-9, msg=f"{name}: {term}")
+
+
+def test_rows_named_for_clusters_are_rows():
+    text = Path(__file__).parents[1].joinpath("docs", "clusters.md").read_text(encoding="utf-8")
+    assert EXPERIMENTS.keys() >= ACROSS
+    assert all(f"`{name}`" in text for name in ACROSS)
 
 
 # A notebook
