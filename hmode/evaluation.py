@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 import torch
+from accelerate.utils import is_cuda_available
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -212,9 +213,11 @@ def resolve_device(device: str) -> torch.device:
     """
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"device is {device!r}, expected 'auto', 'cpu' or 'cuda'")
-    if device == "cuda" and not torch.cuda.is_available():
+    # accelerate asks without starting CUDA, so that processes can still be forked from this one.
+    there = is_cuda_available()
+    if device == "cuda" and not there:
         raise InputError("device is 'cuda', but torch finds no CUDA device")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if device != "cpu" and there else "cpu")
 
 
 def progress_bar(total: int, progress: bool | None) -> tqdm:

@@ -272,11 +272,11 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
     Raises:
         InputError: the device is unknown or not there.
     """
-    resolve_device(device)
+    on_cpu = resolve_device(device).type == "cpu"
     # It is a process-wide singleton; each training decides its precision and device anew.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     mixed = precision if precision in ("bf16", "fp16") else "no"
-    return Accelerator(cpu=device == "cpu", mixed_precision=mixed)
+    return Accelerator(cpu=on_cpu, mixed_precision=mixed)
 
 
 @contextmanager

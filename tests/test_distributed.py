@@ -145,7 +145,7 @@ def train(run_dir):
         SCHEDULE,
         run_dir=run_dir,
         test=crowds([25, 8, 40], size=(70, 66), seed=90),
-        device="cpu",
+        device="cpu" if torch.cuda.is_available() else "auto",
     )
 
 

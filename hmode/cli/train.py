@@ -6,6 +6,7 @@ import click
 import numpy as np
 
 from hmode.cli.options import RUNS, SETTING, prepare
+from hmode.evaluation import process
 from hmode.experiments import EXPERIMENTS, TABLES, canonical, rows, run, select
 from hmode.runs import write_csv
 from hmode.step import Compute
@@ -76,18 +77,24 @@ def train(
                 compute=Compute(graphs=graphs, compile=compiled),
             )
             rows.append({"experiment": name, "dataset": dataset, "profile": profile, **result.row})
-            click.echo(
+            _say(
                 f"{name}, seed {each}: MAE {result.evaluation.mae:.2f}, MSE (root) "
                 f"{result.evaluation.mse:.2f}; always the mean count: MAE {result.mean_mae:.2f}"
             )
         errors = np.array([row["mae"] for row in rows if row["experiment"] == name])
         if seeds > 1:
-            click.echo(
+            _say(
                 f"{name}: MAE {errors.mean():.2f} ± {errors.std(ddof=1):.2f} (mean and standard "
                 f"deviation over {seeds} seeds)"
             )
-    if table:
+    if table and process()[0] == 0:
         write_csv(table, rows)
+
+
+def _say(text: str) -> None:
+    """Of several processes that train together, one speaks."""
+    if process()[0] == 0:
+        click.echo(text)
 
 
 @click.command()
