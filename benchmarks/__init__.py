@@ -6,6 +6,7 @@ read it. Nothing in `hmode` imports this package.
 
 import os
 
-# torch's profiler reports every start and stop, and that there is no GPU, unless told not to; it
-# reads this once, when torch is imported.
+# torch's profiler reports on the error output its starts and stops, a missing GPU, and memory freed
+# that it did not see allocated, unless told not to. Torch reads these once, when it is imported.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

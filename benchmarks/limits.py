@@ -60,6 +60,11 @@ def product_rates(
     return rates
 
 
+def product_rate(device: str = "cpu", dtype=torch.float32, repetitions: int = 7) -> float:
+    """FLOP/s of the fastest of `product_rates`."""
+    return max(product_rates(device, dtype, repetitions).values())
+
+
 def products(side: int, device: str, dtype) -> dict[str, Callable[[], object]]:
     """Calls that multiply two square matrices, by who computes the product."""
     left, right = torch.randn(2, side, side, device=device, dtype=dtype)

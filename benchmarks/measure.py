@@ -93,10 +93,15 @@ def peak_memory(call: Callable[[], object], device: str = "cpu") -> int:
         profiler.export_chrome_trace(str(trace))
         events = json.loads(trace.read_bytes())["traceEvents"]
     changes = [event for event in events if event["name"] == "[memory]"]
-    alive = most = 0
+    alive: dict[int, int] = {}
+    now = most = 0
     for change in sorted(changes, key=lambda event: event["args"]["Ev Idx"]):
-        alive += change["args"]["Bytes"]
-        most = max(most, alive)
+        address, size = change["args"]["Addr"], change["args"]["Bytes"]
+        if size > 0:
+            alive[address] = size
+            now, most = now + size, max(most, now + size)
+        else:
+            now -= alive.pop(address, 0)
     return most
 
 

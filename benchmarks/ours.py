@@ -1,4 +1,6 @@
-"""What hmode does, as the comparisons call it, and random crops and networks to call it with."""
+"""What hmode does, as the comparisons call it, and random networks, crops and maps for it."""
+
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -6,11 +8,11 @@ from torch import Tensor
 
 from hmode.data.crops import Batch
 from hmode.density import batch_density_maps
-from hmode.models import HMoDE, for_inference
-from hmode.profiles import Schedule
+from hmode.models import HMoDE, Prediction, for_inference
+from hmode.profiles import Schedule, load_profile
 from hmode.step import TrainingStep, make_accelerator
 
-SCHEDULE = Schedule(crop=128)  # the paper's learning rate, targets and losses
+SCHEDULE = replace(load_profile("paper", "sha").schedule, precision="no")
 
 
 def our_step(network: HMoDE, schedule: Schedule = SCHEDULE) -> TrainingStep:
@@ -53,3 +55,44 @@ def random_batch(crops: int, side: int, seed: int = 0) -> Batch:
     points[~valid] = 0
     points = points.clip(max=np.nextafter(np.float32(side), np.float32(0)))
     return Batch(*map(torch.from_numpy, (images, points, valid)))
+
+
+def random_maps(crops: int, side: int) -> list[Tensor]:
+    """Experts, groups, final map, gate 1 and attention, as leaves that gradients are taken for."""
+    generator = torch.Generator().manual_seed(0)
+    channels = (3, 3, 1, 6, 1)
+    maps = [torch.rand(crops, c, side, side, generator=generator) for c in channels]
+    maps[3] = maps[3].unflatten(1, (3, 2)).softmax(dim=2)
+    maps[4] = 0.05 + 0.9 * maps[4]
+    return [each.requires_grad_() for each in maps]
+
+
+def prediction_of(leaves: list[Tensor], side: int) -> Prediction:
+    """A prediction of these maps, for crops of `side` pixels."""
+    experts, groups, density, gate, attention = leaves
+    return Prediction(
+        density=density,
+        experts=experts,
+        size=(side, side),
+        stride=4,
+        scale=100.0,
+        levels=(groups,),
+        gates=(gate,),
+        attention=attention,
+    )
+
+
+def trained_norms(network: HMoDE) -> None:
+    """Give every batch norm other statistics, scales and shifts than a new one's."""
+    generator = torch.Generator().manual_seed(0)
+    for norm in network.modules():
+        if not isinstance(norm, torch.nn.BatchNorm2d):
+            continue
+        for values, low, high in (
+            (norm.running_mean, -0.5, 0.5),
+            (norm.running_var, 0.5, 2.0),
+            (norm.weight, 0.5, 1.5),
+            (norm.bias, -0.2, 0.2),
+        ):
+            draws = torch.rand(len(values), generator=generator)
+            values.data.copy_(low + (high - low) * draws)

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from benchmarks import scaling
 from benchmarks.running import Result
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito's colour-blind safe palette
+PLAIN = FuncFormatter(lambda value, _: f"{value:,g}")
 
 
 def ratios(results: list[Result]) -> Figure:
@@ -33,6 +35,7 @@ def ratios(results: list[Result]) -> Figure:
         yticks=range(len(results)),
         yticklabels=[result.case.name for result in reversed(results)],
     )
+    ax.xaxis.set_major_formatter(PLAIN)
     ax.grid(axis="x", alpha=0.3)
     _bare(ax)
     figure.legend(loc="outside upper right", ncols=3, frameon=False)
@@ -40,33 +43,42 @@ def ratios(results: list[Result]) -> Figure:
 
 
 def curves(measured: list[dict]) -> Figure:
-    """Time and memory of each curve against its size, both axes logarithmic."""
+    """Time, and below it memory, of each curve against its size, three curves in a row."""
     groups = by_curve(measured)
-    figure = Figure(figsize=(2.9 * len(groups), 5.4), layout="constrained")
-    axes = figure.subplots(2, len(groups), squeeze=False)
-    for column, (name, points) in enumerate(groups.items()):
-        sizes = [point["size"] for point in points]
+    columns = min(3, len(groups))
+    pairs = -(-len(groups) // columns)  # of rows: time and memory
+    figure = Figure(figsize=(3.2 * columns, 4.8 * pairs), layout="constrained")
+    axes = figure.subplots(2 * pairs, columns, squeeze=False)
+    for i, (name, points) in enumerate(groups.items()):
+        row, column = 2 * (i // columns), i % columns
         fits = scaling.fits(points) if scaling.is_power(name) else {}
-        for row, (key, label, unit, colour) in enumerate((
-            ("seconds", "time", "seconds", BLUE),
-            ("bytes", "peak memory", "MiB", ORANGE),
-        )):  # fmt: skip
-            ax, scale = axes[row, column], 1 if key == "seconds" else 2**20
-            ax.plot(sizes, [point[key] / scale for point in points], "o-", color=colour)
-            if key == "seconds":
-                low, high = (
-                    [point[f"seconds_{end}"] for point in points] for end in ("min", "max")
-                )
-                ax.fill_between(sizes, low, high, color=colour, alpha=0.2)
-            ax.set(xscale="log", yscale="log", xlabel=points[0]["axis"], title=name)
-            ax.set_ylabel(f"{label}, {unit}")
-            ax.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=45)
-            ax.set_xticks([], minor=True)
-            if key in fits:
-                ax.text(0.05, 0.9, f"exponent {fits[key]}", transform=ax.transAxes)
-            ax.grid(alpha=0.3)
-            _bare(ax)
+        _curve(axes[row, column], points, "seconds", fits.get("seconds"))
+        _curve(axes[row + 1, column], points, "bytes", fits.get("bytes"))
+        axes[row, column].set(title=name, ylabel="time, ms")
+        axes[row + 1, column].set(xlabel=points[0]["axis"], ylabel="peak memory, MiB")
+    for ax in axes.flat:
+        ax.set_visible(bool(ax.lines))
     return figure
+
+
+def _curve(ax, points: list[dict], key: str, fit: scaling.Fit | None) -> None:
+    """One quantity of a curve, on logarithmic axes, with the spread where it has one."""
+    sizes = [point["size"] for point in points]
+    unit, colour = (1e-3, BLUE) if key == "seconds" else (2**20, ORANGE)
+    ax.plot(sizes, [point[key] / unit for point in points], "o-", color=colour)
+    if key == "seconds":
+        low, high = ([point[f"seconds_{end}"] / unit for point in points] for end in ("min", "max"))
+        ax.fill_between(sizes, low, high, color=colour, alpha=0.2)
+    if fit is not None:
+        ax.text(0.05, 0.92, f"exponent {fit}", transform=ax.transAxes, va="top")
+    ax.set(xscale="log", yscale="log")
+    ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.yaxis.set_major_formatter(PLAIN)
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.grid(alpha=0.3)
+    _bare(ax)
 
 
 def by_curve(measured: list[dict]) -> dict[str, list[dict]]:

@@ -15,13 +15,16 @@ from benchmarks.ours import (
     our_inference,
     our_step,
     our_targets,
+    prediction_of,
     random_batch,
+    random_maps,
     random_network,
+    trained_norms,
 )
 from hmode.data.crops import Batch
 from hmode.density import adaptive_sigma, density_map
 from hmode.losses import total_loss
-from hmode.models import HMoDE, Prediction
+from hmode.models import HMoDE
 
 SIZE = (768, 1024)  # (H, W) of the images
 MARGIN = 100  # pixels: heads lie so far from the border that no Gaussian reaches it
@@ -157,31 +160,6 @@ def losses(cheap: bool = False) -> Work:
     return Work(ours, other, check, traffic=moved, memory=True)
 
 
-def random_maps(crops: int, side: int) -> list[Tensor]:
-    """Experts, groups, final map, gate 1 and attention, as leaves that gradients are taken for."""
-    generator = torch.Generator().manual_seed(0)
-    channels = (3, 3, 1, 6, 1)
-    maps = [torch.rand(crops, c, side, side, generator=generator) for c in channels]
-    maps[3] = maps[3].unflatten(1, (3, 2)).softmax(dim=2)
-    maps[4] = 0.05 + 0.9 * maps[4]
-    return [each.requires_grad_() for each in maps]
-
-
-def prediction_of(leaves: list[Tensor], side: int) -> Prediction:
-    """A prediction of these maps, for crops of `side` pixels."""
-    experts, groups, density, gate, attention = leaves
-    return Prediction(
-        density=density,
-        experts=experts,
-        size=(side, side),
-        stride=4,
-        scale=100.0,
-        levels=(groups,),
-        gates=(gate,),
-        attention=attention,
-    )
-
-
 def step(cheap: bool = False) -> Work:
     """Two networks that start from the same weights; the check compares their first steps."""
     del cheap
@@ -238,14 +216,3 @@ def inference(cheap: bool = False) -> Work:
         require_close("count", found, expected, 1e-4)
 
     return Work(lambda: our_count(folded, images), lambda: plain.count(network, images), check)
-
-
-def trained_norms(network: HMoDE) -> None:
-    """Give every batch norm other statistics, scales and shifts than a new one's."""
-    generator = torch.Generator().manual_seed(0)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.5, generator=generator)
-            module.running_var.uniform_(0.5, 2, generator=generator)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
-            torch.nn.init.normal_(module.bias, 0, 0.2, generator=generator)

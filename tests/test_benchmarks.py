@@ -17,7 +17,6 @@ from benchmarks.ours import our_count, our_inference, our_targets, random_batch,
 from hmode.density import adaptive_sigma, density_map
 from hmode.errors import InputError, MissingFileError
 from hmode.losses import total_loss
-from hmode.profiles import Schedule
 
 PROJECT = Path(__file__).resolve().parents[1]
 LIMITS = Limits({"slow": 1e9, "fast": 2e9}, 1e8)
@@ -94,6 +93,14 @@ def test_the_plain_forward_pass_counts_what_the_folded_network_counts():
     torch.testing.assert_close(found, plain.count(network, images), rtol=1e-4, atol=0)
 
 
+def test_random_crops_hold_their_heads():
+    batch = random_batch(4, 32)
+    points = batch.points[batch.valid]
+    assert (points >= 0).all()
+    assert (points < 32).all()
+    assert batch.valid.any(dim=1).all()
+
+
 def test_a_check_refuses_what_differs():
     work.require_close("map", [1.0, 2.0], [1.0, 2.0], 0)
     with pytest.raises(work.Different, match=r"map: relative difference 0\.1, expected 0\.05"):
@@ -157,6 +164,18 @@ def test_the_peak_counts_what_a_backward_pass_keeps_and_makes():
         torch.autograd.grad(leaf.exp().exp(), leaf, leaf.detach())
 
     assert peak_memory(gradient) == 4 * 4000
+
+
+def test_the_peak_is_the_same_at_every_call_whatever_was_alive_before():
+    held = []
+
+    def replace():
+        held[:] = [torch.empty(1000)]
+        torch.empty(500)
+
+    assert [peak_memory(replace) for _ in range(3)] == [6000] * 3
+    replace()
+    assert peak_memory(replace) == 6000
 
 
 def test_operations_of_a_product_are_counted_forward_and_backward():
@@ -458,9 +477,3 @@ def test_hmode_imports_no_benchmark():
             names = [alias.name for alias in getattr(node, "names", [])]
             names.append(getattr(node, "module", None) or "")
             assert not any(str(name).split(".")[0] == "benchmarks" for name in names), path
-
-
-def test_our_step_is_that_of_the_paper_profile():
-    from benchmarks.ours import SCHEDULE
-
-    assert Schedule(crop=128) == SCHEDULE
