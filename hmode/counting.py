@@ -10,6 +10,7 @@ from torch import Tensor
 from hmode.data.pictures import to_pixels
 from hmode.errors import InputError
 from hmode.evaluation import progress_bar
+from hmode.memory import kept_memory
 from hmode.models import CountingNetwork, Prediction
 from hmode.models.counter import MIN_SIDE
 from hmode.tiling import LEAST_TILE, can_be_tiled, cut, maps_of, predict
@@ -96,7 +97,7 @@ def count(
     pixels = to_pixels(image)
     tiles = cut(model, pixels.shape[1:], _tile_pixels(model, pixels, max_memory, name))
     try:
-        with progress_bar(len(tiles), progress) as bar:
+        with progress_bar(len(tiles), progress) as bar, kept_memory():
             prediction = predict(model, pixels, tiles, bar.update)
     except torch.OutOfMemoryError:
         raise InputError(

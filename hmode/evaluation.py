@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from hmode.data import CrowdImage, normalise
 from hmode.density import density_map
 from hmode.errors import InputError
+from hmode.memory import kept_memory
 from hmode.metrics import FOREGROUND, Evaluation, ImageCount, game_errors, people_in
 from hmode.models import CountingNetwork, Prediction, build_model, for_inference
 from hmode.runs import RunFolder
@@ -54,7 +55,8 @@ def evaluate(
     mine = count_images(
         model, dataset, sigma=sigma, window=window, regions=regions, progress=progress
     )
-    rows = list(zip(range(rank, len(dataset), world), mine, strict=True))
+    with kept_memory():
+        rows = list(zip(range(rank, len(dataset), world), mine, strict=True))
     if world > 1:
         shares = [None] * world
         torch.distributed.all_gather_object(shares, rows)

@@ -16,6 +16,7 @@ from torch import Tensor
 from hmode.data import CropSampler, CrowdImage, Resident, describe
 from hmode.errors import TrainingError
 from hmode.evaluation import evaluate, progress_bar
+from hmode.memory import kept_memory
 from hmode.models import CountingNetwork
 from hmode.profiles import Schedule
 from hmode.runs import RunFolder
@@ -117,7 +118,7 @@ def fit(
             memory=compute.memory,
         )
         validation = Resident(validation, accelerator.device, memory=compute.memory)
-        with float32_products(schedule.precision):
+        with float32_products(schedule.precision), kept_memory():
             loop = _Loop(accelerator, run, model, sampler, schedule, seed, compute)
             loop.train(validation, test, progress)
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
