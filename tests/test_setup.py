@@ -47,7 +47,7 @@ def test_constraints_pin_every_direct_dependency_once_within_its_bound(required)
 
 
 HEAVY = ["papermill", "ipywidgets", "IPython", "matplotlib", "seaborn", "pandas", "nbformat"]
-HEAVY += ["distributed", "dask"]
+HEAVY += ["distributed", "dask", "torchvision"]
 
 
 def test_importing_hmode_needs_no_notebook_and_no_plot_library(fresh_interpreter_environment):

@@ -8,7 +8,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
 from hmode.models.backbone import conv_relu, scaled, to_grid
 
@@ -131,6 +130,7 @@ def residual_block(c_in: int, c_out: int) -> nn.Module:
     Without batch norm, as the convolutions in whose place it stands have none.
     """
     # Imported where it is needed: torchvision takes as long to import as torch.
+    from torchvision.models.resnet import BasicBlock
 
     shortcut = nn.Conv2d(c_in, c_out, 1, bias=False)
     block = BasicBlock(c_in, c_out, downsample=shortcut, norm_layer=nn.Identity)
