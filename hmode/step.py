@@ -21,6 +21,7 @@ from hmode.evaluation import resolve_device
 from hmode.losses import total_loss
 from hmode.models import CountingNetwork
 from hmode.models.batchnorm import synchronise_batch_norm
+from hmode.models.layout import lay_out
 from hmode.profiles import Schedule
 
 
@@ -49,8 +50,8 @@ class TrainingStep:
 
     Args:
         accelerator: of `make_accelerator`; says on which device, with which others, how precisely.
-        network: is trained in place, moved to the device in the memory format of convolutions
-            there, and its batch norms are shared by all processes.
+        network: is trained in place, moved to the device, laid out for it (`lay_out`), and its
+            batch norms are shared by all processes.
         schedule: learning rate, targets, losses, averaging.
         compile: see `Compute`.
     """
@@ -67,9 +68,7 @@ class TrainingStep:
         device = accelerator.device
         if accelerator.num_processes > 1:
             network = synchronise_batch_norm(network, device)
-        if device.type in ("cpu", "cuda"):
-            network = network.to(memory_format=torch.channels_last)
-        self.network = network
+        self.network = network = lay_out(network, device)
         self.average = None
         if schedule.average:
             self.average = RunningAverage(network, schedule.average)
