@@ -474,6 +474,9 @@ def test_the_ratios_are_drawn_with_spread_and_goal(fake_times):
 def test_hmode_imports_no_benchmark():
     for path in (PROJECT / "hmode").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in getattr(node, "names", [])]
-            names.append(getattr(node, "module", None) or "")
-            assert not any(str(name).split(".")[0] == "benchmarks" for name in names), path
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert not any(name.split(".")[0] == "benchmarks" for name in names), path

@@ -64,6 +64,16 @@ def test_density_loss_of_constant_maps_is_the_squared_difference():
     assert weighted.item() == pytest.approx(5.5 * 4)
 
 
+@pytest.mark.parametrize("loss", [density_loss, relative_count_loss])
+def test_scale_brings_the_target_into_the_unit_of_the_maps(loss):
+    pred, target = uniform(2, 3, 16, 8, dtype=torch.float64), fine(2, 1, 64, 32).double() / 100
+    found = value_and_gradient(lambda p: loss(p, target, scale=100.0), pred)
+    expected = value_and_gradient(lambda p: loss(p, 100 * target), pred)
+    assert found[0] != loss(pred, target)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_density_loss_is_zero_only_for_the_target_itself():
     target = fine(2, 1, 8, 8)
     assert density_loss(target.expand(2, 3, 8, 8), target).item() == 0

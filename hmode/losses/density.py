@@ -20,10 +20,12 @@ REDUCTIONS = ("mean", "sum")
 
 def cell_moments(target: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Mean and (population) variance of `[B, 1, H, W]` over the cells of a grid `[h, w]`."""
-    cells = F.pixel_unshuffle(target, cell_side(target, grid))  # [B, s², h, w]
-    mean = cells.mean(dim=1, keepdim=True)
+    s = cell_side(target, grid)
+    mean = F.avg_pool2d(target, s)
+    cells = target.unflatten(-1, (grid[1], s)).unflatten(-3, (grid[0], s))  # [B, 1, h, s, w, s]
     # torch.var_mean does the same in one pass, which on a CPU takes ten times as long.
-    return mean, ((cells - mean) ** 2).mean(dim=1, keepdim=True)
+    squares = (cells - mean[..., None, :, None]).square_()  # in place: it is as large as the target
+    return mean, F.avg_pool2d(squares.view_as(target), s)
 
 
 def cell_side(target: Tensor, grid: tuple[int, int]) -> int:
@@ -42,20 +44,26 @@ def cell_side(target: Tensor, grid: tuple[int, int]) -> int:
     return s
 
 
-def squared_errors(pred: Tensor, target: Tensor) -> Tensor:
-    """Mean over each cell's pixels of (up(pred) - target)²: `[B, C, h, w]`."""
+def squared_errors(pred: Tensor, target: Tensor, scale: float = 1.0) -> Tensor:
+    """Mean over each cell's pixels of (up(pred) - scale · target)²: `[B, C, h, w]`."""
     mean, variance = cell_moments(target, pred.shape[-2:])
-    return (pred - mean) ** 2 + variance
+    return (pred - scale * mean) ** 2 + scale**2 * variance
 
 
 def density_loss(
-    pred: Tensor, target: Tensor, *, reduction: str = "mean", output_weights: Tensor | None = None
+    pred: Tensor,
+    target: Tensor,
+    *,
+    scale: float = 1.0,
+    reduction: str = "mean",
+    output_weights: Tensor | None = None,
 ) -> Tensor:
     """L_Des (eq. 3), summed over the maps (eq. 7) and averaged over the batch.
 
     Args:
         pred: `[B, C, h, w]`, all supervised maps.
-        target: `[B, 1, H, W]` in the unit of `pred`; H = s h and W = s w for a whole s.
+        target: `[B, 1, H, W]`; H = s h and W = s w for a whole s.
+        scale: what the target is multiplied by to be in the unit of `pred`.
         reduction: over the pixels of a map, "mean" (the paper) or "sum" (the released code).
         output_weights: `[C]`, or None for equal weights of one.
 
@@ -65,7 +73,7 @@ def density_loss(
     Raises:
         InputError: the grids do not fit, or the reduction is unknown.
     """
-    per_map = reduce_cells(squared_errors(pred, target), target, reduction)
+    per_map = reduce_cells(squared_errors(pred, target, scale), target, reduction)
     return over_maps(per_map, output_weights)
 
 
@@ -99,7 +107,8 @@ def reduce_cells(cells: Tensor, target: Tensor, reduction: str) -> Tensor:
     """Mean or sum over pixels of per-cell pixel means: `[B, C, h, w]` → `[B, C]`."""
     if reduction not in REDUCTIONS:
         raise InputError(f"reduction is {reduction!r}, expected one of {REDUCTIONS}")
-    mean = cells.mean(dim=(-2, -1))
+    # Not `mean`, whose gradient would be made as large as the cells before it is used.
+    mean = cells.sum(dim=(-2, -1)) / (cells.shape[-2] * cells.shape[-1])
     return mean if reduction == "mean" else mean * target.shape[-2] * target.shape[-1]
 
 

@@ -15,6 +15,7 @@ def relative_count_loss(
     pred: Tensor,
     target: Tensor,
     *,
+    scale: float = 1.0,
     judged: Tensor | None = None,
     cells: int = 8,
     regions: int = 9,
@@ -34,7 +35,8 @@ def relative_count_loss(
 
     Args:
         pred: `[B, C, h, w]`, all supervised maps.
-        target: `[B, 1, H, W]` in the unit of `pred`; H = s h and W = s w for a whole s.
+        target: `[B, 1, H, W]`; H = s h and W = s w for a whole s.
+        scale: what the target is multiplied by to be in the unit of `pred`.
         judged: `[B, C or 1, h, w]`, the maps whose errors choose the hard regions; None: `pred`.
         cells: regions per side, w = 1/cells of the input; divides H and W.
         regions: S, at most cells².
@@ -60,7 +62,7 @@ def relative_count_loss(
     true = region_sums(target, target, cells).expand_as(predicted)
 
     if mining == "hard":
-        score = region_sums(squared_errors(judged.detach(), target), target, cells)
+        score = region_sums(squared_errors(judged.detach(), target, scale), target, cells)
         score = score.expand_as(predicted)
     else:
         score = torch.rand(predicted.shape, generator=generator, device=pred.device)

@@ -102,7 +102,8 @@ class Step:
 def _density(step: Step) -> Tensor:
     return density_loss(
         step.prediction.maps,
-        step.scaled,
+        step.target,
+        scale=step.prediction.scale,
         reduction=step.settings.density_reduction,
         output_weights=step.output_weights,
     )
@@ -120,7 +121,8 @@ def _relative(step: Step) -> Tensor:
     else:
         loss = relative_count_loss(
             maps,
-            step.scaled,
+            step.target,
+            scale=step.prediction.scale,
             judged=step.prediction.density if own_branch else None,
             cells=settings.cells,
             regions=settings.regions,
