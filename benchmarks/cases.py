@@ -133,7 +133,7 @@ CASES = [
         "a plain step",
         work.step,
         (Goal("ratio", least=1.2), Goal("rate", least=0.65)),
-        repetitions=7,
+        repetitions=5,
     ),
     Case(
         "step-batch-1",
@@ -141,7 +141,7 @@ CASES = [
         "8 steps of one crop",
         work.step_in_ones,
         (Goal("ratio", least=2.5),),
-        repetitions=7,
+        repetitions=5,
     ),
     Case(
         "inference",

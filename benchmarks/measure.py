@@ -13,6 +13,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from hmode.memory import kept_memory
+
 
 @dataclass(frozen=True)
 class Paired:
@@ -39,6 +41,7 @@ def paired(
     repetitions: int,
     warm_up: int = 1,
     scale: float = 1.0,
+    steady: tuple[int, int] = (0, 0),
     clock: Callable[[], float] = time.perf_counter,
 ) -> Paired:
     """Time two calls in turns: ours, other, ours, other, …
@@ -48,13 +51,34 @@ def paired(
 
     Args:
         scale: what the other's seconds are multiplied by, where it does a share of the work.
+        steady: for ours and the other, how many calls go untimed before each timed one, see
+            `steady_seconds`.
         clock: seconds, for tests.
     """
     for _ in range(warm_up):
         ours()
         other()
-    pairs = [(seconds(ours, clock), scale * seconds(other, clock)) for _ in range(repetitions)]
+    pairs = [
+        (
+            steady_seconds(ours, steady[0], clock),
+            scale * steady_seconds(other, steady[1], clock),
+        )
+        for _ in range(repetitions)
+    ]
     return Paired(*map(tuple, zip(*pairs, strict=True)))
+
+
+def steady_seconds(
+    call: Callable[[], object], steady: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Seconds of one call after some others, all with `kept_memory`, as trainings and evaluations
+    have it; with `steady` 0 of one call alone, with memory as the system gives it."""
+    if not steady:
+        return seconds(call, clock)
+    with kept_memory():
+        for _ in range(steady):
+            call()
+        return seconds(call, clock)
 
 
 def seconds(call: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:

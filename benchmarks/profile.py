@@ -9,8 +9,10 @@ from unittest.mock import patch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.ours import our_step, random_network
+from benchmarks.work import STEADY
 from hmode import evaluate, open_dataset
 from hmode.data import CropSampler
+from hmode.memory import kept_memory
 from hmode.profiles import load_profile
 
 # What an operation is, by a part of its own name or that of an operation around it.
@@ -53,8 +55,10 @@ def profile_step(profile_name: str, batch_size: int = 8, crop: int = 128) -> Cou
             batch = next(sampler.epoch(epoch))
         step(batch)
 
-    one(0)
-    return seconds_by_kind(lambda: one(1), STEP_PARTS)
+    with kept_memory():  # as in a training
+        for _ in range(STEADY):
+            one(0)
+        return seconds_by_kind(lambda: one(1), STEP_PARTS)
 
 
 def profile_evaluation(profile_name: str) -> Counter:

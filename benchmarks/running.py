@@ -71,7 +71,11 @@ def run_case(case: Case, limits: Limits, *, cheap: bool = False, repetitions=Non
     work = case.prepare(cheap)
     work.check()
     times = paired(
-        work.ours, work.other, repetitions=repetitions or case.repetitions, scale=work.scale
+        work.ours,
+        work.other,
+        repetitions=repetitions or case.repetitions,
+        scale=work.scale,
+        steady=work.steady,
     )
     memory = None
     if work.memory:

@@ -12,6 +12,7 @@ from torch import Tensor
 from benchmarks.measure import peak_memory, seconds
 from benchmarks.ours import our_count, our_inference, our_step, random_batch, random_network
 from hmode.density import density_map
+from hmode.memory import kept_memory
 
 REPETITIONS = 3
 
@@ -108,16 +109,16 @@ CURVES = [
     ),
     Curve(
         "step by side",
-        "training step, full width, 2 square crops",
+        "training step, full width, 1 square crop",
         "side, pixels",
-        (64, 128, 192, 256),
-        lambda side: step(2, side),
+        (128, 256, 384, 512),
+        lambda side: step(1, side),
     ),
     Curve(
         "step by batch",
         "training step, full width, crops of 128 x 128",
         "crops",
-        (1, 2, 4, 8),
+        (2, 4, 8, 16),
         lambda crops: step(crops, 128),
     ),
     Curve(
@@ -135,8 +136,10 @@ def measure_curve(curve: Curve, repetitions: int = REPETITIONS) -> Iterator[dict
     """A row for each size: seconds (median, least, most), bytes at the peak, parameters."""
     for size in curve.sizes:
         call, params = curve.prepare(size)
-        call()
-        times = [seconds(call) for _ in range(repetitions)]
+        with kept_memory():
+            call()
+            call()
+            times = [seconds(call) for _ in range(repetitions)]
         yield {
             "curve": curve.name,
             "what": curve.what,

@@ -27,6 +27,7 @@ from hmode.losses import total_loss
 from hmode.models import HMoDE
 
 SIZE = (768, 1024)  # (H, W) of the images
+STEADY = 3  # calls after which a process that keeps its memory needs no more of it
 MARGIN = 100  # pixels: heads lie so far from the border that no Gaussian reaches it
 
 
@@ -44,6 +45,7 @@ class Work:
         scale: what the other's time is multiplied by, where it does a share of the work.
         traffic: bytes that ours must move at least: its inputs and outputs, once each.
         memory: whether peaks of memory are compared.
+        steady: untimed calls before each timed one of ours and of the other, with kept memory.
     """
 
     ours: Callable[[], object]
@@ -52,6 +54,7 @@ class Work:
     scale: float = 1.0
     traffic: int = 0
     memory: bool = False
+    steady: tuple[int, int] = (0, 0)
 
 
 def require_close(what: str, found, expected, tolerance: float) -> None:
@@ -172,7 +175,7 @@ def step(cheap: bool = False) -> Work:
         require_same_gradients(network, random_batch(2, 128))
         require_close("loss", ours(batch)[0]["total"], other(batch), 1e-5)
 
-    return Work(lambda: ours(batch), lambda: other(batch), check)
+    return Work(lambda: ours(batch), lambda: other(batch), check, steady=(STEADY, 0))
 
 
 def require_same_gradients(network: HMoDE, batch: Batch) -> None:
@@ -198,7 +201,9 @@ def step_in_ones(cheap: bool = False) -> Work:
     del cheap
     batch, single = random_batch(8, 128), random_batch(1, 128)
     step = our_step(random_network(1.0))
-    return Work(lambda: step(batch), lambda: step(single), lambda: None, scale=8)
+    return Work(
+        lambda: step(batch), lambda: step(single), lambda: None, scale=8, steady=(STEADY, STEADY)
+    )
 
 
 def inference(cheap: bool = False) -> Work:
@@ -215,4 +220,9 @@ def inference(cheap: bool = False) -> Work:
         found, expected = our_count(folded, images), plain.count(network, images)
         require_close("count", found, expected, 1e-4)
 
-    return Work(lambda: our_count(folded, images), lambda: plain.count(network, images), check)
+    return Work(
+        lambda: our_count(folded, images),
+        lambda: plain.count(network, images),
+        check,
+        steady=(STEADY, 0),
+    )
