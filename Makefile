@@ -9,7 +9,7 @@ SEED      ?= 0
 
 BIN := .venv/bin
 
-.PHONY: figures test lab lint clean help
+.PHONY: figures test lab bench lint clean help
 
 figures: .venv/installed
 	$(BIN)/hmode reproduce --profile $(PROFILE) --dataset $(DATASET) \
@@ -20,6 +20,10 @@ test: .venv/installed
 
 lab: .venv/installed
 	$(BIN)/jupyter lab notebooks
+
+# About 25 minutes: fills the tables and pictures of docs/benchmarks.md.
+bench: .venv/installed
+	$(BIN)/python -m benchmarks
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -37,5 +41,5 @@ clean:
 	rm -rf .venv runs figures/smoke
 
 help:
-	@echo 'make figures | test | lab | lint | clean'
+	@echo 'make figures | test | lab | bench | lint | clean'
 	@echo 'variables: PROFILE=$(PROFILE) DATASET=$(DATASET) DATA_ROOT=$(DATA_ROOT) DEVICE=$(DEVICE) SEED=$(SEED)'

@@ -5,15 +5,23 @@ from pathlib import Path
 import click
 
 from benchmarks import page as pages
+from benchmarks.accuracy import measure_accuracy
 from benchmarks.cases import CASES, Case
 from benchmarks.limits import measure_limits
 from benchmarks.profile import measure_profile
 from benchmarks.running import Result, run_case
-from benchmarks.scaling import CURVES, measure_curve
+from benchmarks.scaling import measure_scaling
+from benchmarks.series import GOAL, measure_series, total
 from benchmarks.work import Different
 from hmode.errors import HmodeError
 
-PARTS = ("scaling", "profile")
+# What is measured besides the cases: {name of its table: a function that gives its rows}.
+PARTS = {
+    "scaling": measure_scaling,
+    "profile": measure_profile,
+    "series": measure_series,
+    "accuracy": measure_accuracy,
+}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,27 +46,37 @@ PARTS = ("scaling", "profile")
 def main(names, check, cheap, slack, repetitions, output):
     """Compare hmode with plain forms of what it computes, on this machine's CPU.
 
-    NAMES are cases, "scaling" or "profile"; none means all, or with --check or --cheap all cases.
-    The page's table of cases is of one run, so it is written only when all cases were run.
+    NAMES are cases, "scaling", "profile" or "series" (the notebooks, ten minutes); none means all
+    of these, or with --check or --cheap all cases. "accuracy" sums up finished runs of `hmode sweep
+    precision batch`. The page's table of cases is of one run, so it is written only when all cases
+    were run.
     """
     cases = [case for case in CASES if case.name in names or not names]
     if cheap:
         cases = [case for case in cases if case.cheap_goals]
     page = None if check or cheap else open_page(output)
     results = run_cases(cases, cheap, slack, repetitions) if cases else []
-    if check:
-        raise SystemExit(any(result.missed(slack) for result in results))
-    if page is None:
-        return
-    if len(results) == len(CASES):
+    missed = any(result.missed(slack) for result in results)
+    if page and len(results) == len(CASES):
         page.write_cases(results)
-    parts = names or PARTS
-    if "scaling" in parts:
-        page.write_scaling(run_scaling())
-    if "profile" in parts:
-        rows = measure_profile()
-        page.write_profile(rows)
-        click.echo(pages.profile_table(rows))
+    for part in PARTS:
+        if part in names or (page and not names and part != "accuracy"):
+            measured = measure(part)
+            missed |= part == "series" and total(measured)["seconds"] > GOAL / slack
+            if page:
+                page.write(part, measured)
+    if check:
+        raise SystemExit(missed)
+
+
+def measure(part: str) -> list[dict]:
+    """Measure and print a part."""
+    try:
+        measured = list(PARTS[part]())
+    except HmodeError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(pages.TABLES[part](measured))
+    return measured
 
 
 def open_page(output: Path) -> pages.Page:
@@ -88,16 +106,6 @@ def run_cases(
     missed = [line for result in results for line in result.missed(slack)]
     click.echo("\n".join([f"{len(missed)} goals missed", *missed]))
     return results
-
-
-def run_scaling() -> list[dict]:
-    """Measure and print every curve."""
-    measured = []
-    for curve in CURVES:
-        points = list(measure_curve(curve))
-        measured += points
-        click.echo(pages.scaling_table(points).splitlines()[-1])
-    return measured
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import pictures, scaling
+from benchmarks import pictures, scaling, series
 from benchmarks.cases import WORDING, digits
 from benchmarks.limits import Limits
 from benchmarks.running import Result, rows
@@ -43,14 +43,12 @@ class Page:
         self.fill("cases", f"{machine(results[0].limits)}\n\n{case_table(results)}")
         pictures.save(pictures.ratios(results), self.folder / "ratios.png")
 
-    def write_scaling(self, measured: list[dict]) -> None:
-        write_csv(self.folder / "scaling.csv", measured)
-        self.fill("scaling", scaling_table(measured))
-        pictures.save(pictures.curves(measured), self.folder / "scaling.png")
-
-    def write_profile(self, measured: list[dict]) -> None:
-        write_csv(self.folder / "profile.csv", measured)
-        self.fill("profile", profile_table(measured))
+    def write(self, part: str, measured: list[dict]) -> None:
+        """The table of one of `TABLES`, the same numbers as CSV, and the picture of the curves."""
+        write_csv(self.folder / f"{part}.csv", measured)
+        self.fill(part, TABLES[part](measured))
+        if part == "scaling":
+            pictures.save(pictures.curves(measured), self.folder / "scaling.png")
 
 
 def filled(text: str, name: str, content: str, path="page") -> str:
@@ -154,6 +152,40 @@ def profile_table(measured: list[dict]) -> str:
     return table(header, [*lines, ["**time**", *(duration(totals[name]) for name in header[1:])]])
 
 
+def accuracy_table(measured: list[dict]) -> str:
+    """The MAE of each row, its difference to the default's, and what its training took."""
+    lines = []
+    for row in measured:
+        difference = "" if row["verdict"] == "default" else "not run"
+        if row["difference"] == row["difference"]:  # it is a number
+            difference = f"{row['difference']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
+        lines.append([
+            f"{row['title']} (`{row['row']}`)",
+            f"{row['mae']:.1f} ± {row['mae_sd']:.1f}",
+            difference,
+            str(row["verdict"]),
+            f"{row['seconds']:.0f} ± {row['seconds_sd']:.0f} s",
+        ])  # fmt: skip
+    first = measured[0]
+    about = (
+        f"Profile {first['profile']}, {first['dataset']}, {first['seeds']:.0f} seeds, on "
+        f"{first['device']} with {first['threads']} threads, torch {first['torch']}."
+    )
+    header = ["what", "MAE, people", "difference, 95 % interval", "verdict", "training"]
+    return f"{about}\n\n{table(header, lines)}"
+
+
+def series_table(measured: list[dict]) -> str:
+    """Seconds of each notebook and of all, which have a goal."""
+    lines = [
+        [row["notebook"], *(f"{row[name]:.0f}" for name in series.COLUMNS)]
+        for row in [*measured, series.total(measured)]
+    ]
+    goal = f"**all** (goal ≤ {series.GOAL:.0f})"
+    lines[-1] = [goal, *(f"**{text}**" for text in lines[-1][1:])]
+    return table(["notebook", "seconds", *series.COLUMNS[1:]], lines)
+
+
 def duration(seconds: float) -> str:
     """Seconds in words, to three digits."""
     if seconds >= 1:
@@ -165,3 +197,11 @@ def size(bytes_: int) -> str:
     """Bytes in words, to three digits."""
     factor, unit = (2**30, "GiB") if bytes_ >= 2**30 else (2**20, "MiB")
     return f"{digits(bytes_ / factor)} {unit}"
+
+
+TABLES = {
+    "scaling": scaling_table,
+    "profile": profile_table,
+    "series": series_table,
+    "accuracy": accuracy_table,
+}

@@ -2,16 +2,17 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from importlib import import_module
 from unittest.mock import patch
 
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from benchmarks import plain
 from benchmarks.ours import our_step, random_network
 from benchmarks.work import STEADY
 from hmode import evaluate, open_dataset
-from hmode.data import CropSampler
+from hmode.data import CropSampler, normalise
 from hmode.memory import kept_memory
 from hmode.profiles import load_profile
 
@@ -33,6 +34,10 @@ STEP_PARTS = {
     "targets": ("hmode.step.batch_density_maps",),
     "losses": ("hmode.step.total_loss",),
 }
+PLAIN_STEP_PARTS = {
+    "targets": ("benchmarks.plain.training.targets",),
+    "losses": ("benchmarks.plain.training.total_loss",),
+}
 EVALUATION_PARTS = {
     "data": ("hmode.evaluation.normalise",),
     "folding of batch norms": ("hmode.evaluation.for_inference",),
@@ -43,10 +48,19 @@ MARK = "part: "
 EVALUATED = 8  # images
 
 
-def profile_step(profile_name: str, batch_size: int = 8, crop: int = 128) -> Counter:
-    """Seconds by kind of one training step of a profile's network, on synthetic crops."""
+def profile_step(
+    profile_name: str, batch_size: int = 8, crop: int = 128, *, plainly: bool = False
+) -> Counter:
+    """Seconds by kind of one training step of a profile's network, on synthetic crops.
+
+    With `plainly` of the plain form of that step, memory as the system gives it.
+    """
     settings = load_profile(profile_name, "synthetic")
-    step = our_step(random_network(settings.width), settings.schedule)
+    network = random_network(settings.width)
+    if plainly:
+        step, parts = plain.PlainStep(network, settings.schedule.learning_rate), PLAIN_STEP_PARTS
+    else:
+        step, parts = our_step(network, settings.schedule), STEP_PARTS
     dataset = open_dataset("synthetic", split="train", length=batch_size)
     sampler = CropSampler(dataset, crop=crop, batch_size=batch_size, seed=0)
 
@@ -55,18 +69,27 @@ def profile_step(profile_name: str, batch_size: int = 8, crop: int = 128) -> Cou
             batch = next(sampler.epoch(epoch))
         step(batch)
 
-    with kept_memory():  # as in a training
+    with nullcontext() if plainly else kept_memory():
         for _ in range(STEADY):
             one(0)
-        return seconds_by_kind(lambda: one(1), STEP_PARTS)
+        return seconds_by_kind(lambda: one(1), parts)
 
 
-def profile_evaluation(profile_name: str) -> Counter:
-    """Seconds by kind of evaluating synthetic images, regions and foreground included."""
+def profile_evaluation(profile_name: str, *, plainly: bool = False) -> Counter:
+    """Seconds by kind of evaluating synthetic images, regions and foreground included.
+
+    With `plainly` of counting them by the plain form, which compares nothing.
+    """
     network = random_network(load_profile(profile_name, "synthetic").width)
     images = list(open_dataset("synthetic", split="test", length=EVALUATED))
-    evaluate(network, images)
-    return seconds_by_kind(lambda: evaluate(network, images), EVALUATION_PARTS)
+
+    def one_by_one():
+        for sample in images:
+            plain.count(network, normalise(sample.image)[None])
+
+    call = one_by_one if plainly else lambda: evaluate(network, images)
+    call()
+    return seconds_by_kind(call, {} if plainly else EVALUATION_PARTS)
 
 
 def seconds_by_kind(call: Callable[[], object], parts: dict[str, Iterable[str]]) -> Counter:
@@ -159,12 +182,13 @@ def rows(seconds: dict[str, Counter]) -> list[dict]:
     return [*table, {"kind": "seconds"} | totals]
 
 
-def measure_profile(full: bool = True) -> list[dict]:
-    """The table of docs/benchmarks.md; without `full`, of the small networks alone."""
-    found = {"step, width 1/4": profile_step("quick")}
-    if full:
-        found["step, full width"] = profile_step("paper")
-    found["evaluation, width 1/4"] = profile_evaluation("quick")
-    if full:
-        found["evaluation, full width"] = profile_evaluation("paper")
-    return rows(found)
+def measure_profile() -> list[dict]:
+    """The table of docs/benchmarks.md."""
+    return rows({
+        "step, plain, full width": profile_step("paper", plainly=True),
+        "step, full width": profile_step("paper"),
+        "step, width 1/4": profile_step("quick"),
+        "counting, plain, full width": profile_evaluation("paper", plainly=True),
+        "evaluation, full width": profile_evaluation("paper"),
+        "evaluation, width 1/4": profile_evaluation("quick"),
+    })  # fmt: skip

@@ -154,6 +154,12 @@ def measure_curve(curve: Curve, repetitions: int = REPETITIONS) -> Iterator[dict
         }
 
 
+def measure_scaling() -> Iterator[dict]:
+    """The rows of every curve."""
+    for curve in CURVES:
+        yield from measure_curve(curve)
+
+
 def is_power(name: str) -> bool:
     """Whether the curve of that name is taken for a power law."""
     return all(curve.power for curve in CURVES if curve.name == name)

@@ -3,20 +3,24 @@
 import ast
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from helpers import IMAGES, pretend
 
 from benchmarks import __main__ as command
-from benchmarks import page, pictures, plain, profile, running, scaling, work
+from benchmarks import accuracy, page, pictures, plain, profile, running, scaling, series, work
 from benchmarks.cases import CASES, Case, Goal
 from benchmarks.limits import Limits, product_rates
 from benchmarks.measure import Paired, flops, paired, peak_memory
 from benchmarks.ours import our_count, our_inference, our_targets, random_batch, random_network
+from hmode import memory
 from hmode.density import adaptive_sigma, density_map
 from hmode.errors import InputError, MissingFileError
 from hmode.losses import total_loss
+from hmode.notebooks import Report
 
 PROJECT = Path(__file__).resolve().parents[1]
 LIMITS = Limits({"slow": 1e9, "fast": 2e9}, 1e8)
@@ -135,6 +139,28 @@ def test_pairs_are_timed_in_turns_and_compared_one_by_one():
     assert times == Paired((1, 2), (30, 40))
     assert times.ratios == [30, 20]
     assert times.ratio == 25
+
+
+def test_what_keeps_its_memory_is_timed_after_some_calls():
+    calls = []
+    depths = []
+
+    def ours():
+        calls.append("ours")
+        depths.append(memory._depth)
+
+    times = paired(
+        ours,
+        lambda: calls.append("other"),
+        repetitions=2,
+        warm_up=0,
+        steady=(2, 0),
+        clock=iter([0, 1, 10, 13, 20, 22, 30, 34]).__next__,
+    )
+    assert calls == [*["ours"] * 3, "other"] * 2
+    assert set(depths) == {1}
+    assert times == Paired((1, 2), (3, 4))
+    assert memory._depth == 0
 
 
 def test_the_peak_counts_tensors_alive_at_once():
@@ -390,7 +416,11 @@ def test_the_backward_pass_belongs_to_the_part_of_its_forward_pass():
 def test_the_profiled_parts_are_there_and_take_time():
     step = profile.profile_step("smoke", batch_size=2, crop=64)
     assert {"data", "targets", "losses", "convolution", "optimiser", "batch norm"} <= set(step)
+    before = profile.profile_step("smoke", batch_size=2, crop=64, plainly=True)
+    assert {"data", "targets", "losses", "convolution", "optimiser", "batch norm"} <= set(before)
+    assert {"convolution", "batch norm"} <= set(profile.profile_evaluation("smoke", plainly=True))
     evaluation = profile.profile_evaluation("smoke")
+    assert "batch norm" not in evaluation
     assert set(profile.EVALUATION_PARTS) <= set(evaluation)
     rows = profile.rows({"step": step, "evaluation": evaluation})
     for name in ("step", "evaluation"):
@@ -398,10 +428,63 @@ def test_the_profiled_parts_are_there_and_take_time():
     assert rows[-1]["kind"] == "seconds"
 
 
+# The series
+
+
+def notebook(name, seconds):
+    return {"notebook": name} | dict.fromkeys(series.COLUMNS, seconds)
+
+
+def test_a_notebooks_time_is_told_apart(tmp_path, monkeypatch):
+    """A runner that trains in the second notebook only; papermill's notes of each cell."""
+    for name in ("01-one.ipynb", "02-two.ipynb"):
+        cells = [nbformat.v4.new_code_cell("1") for _ in range(2)]
+        for cell in cells:
+            cell.metadata["papermill"] = {"duration": 5.0}
+        cells.append(nbformat.v4.new_markdown_cell("no code"))
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / name)
+
+    def reproduce(*, profile, output, notebooks, only, say):
+        if only == ["02-two.ipynb"]:
+            run = Path(output, "runs", profile, "synthetic", "hmode-seed0")
+            run.mkdir(parents=True)
+            (run / "timing.csv").write_text("epoch,seconds,peak\n1,1.5,\n2,2.5,\n")
+        return [Report(only[0], 12.0, Path(notebooks, only[0]), [])]
+
+    monkeypatch.setattr(series, "reproduce", reproduce)
+    one, two = series.measure_series(notebooks=tmp_path)
+    assert one == {
+        "notebook": "01-one.ipynb", "seconds": 12, "training": 0, "other cells": 10,
+        "start and end": 2,
+    }  # fmt: skip
+    assert two == one | {"notebook": "02-two.ipynb", "training": 4, "other cells": 6}
+    assert series.total([one, two])["other cells"] == 16
+
+
+@pytest.mark.parametrize(("seconds", "slack", "code"), [(700, 1, 0), (800, 1, 1), (800, 0.5, 0)])
+def test_the_series_is_held_to_its_goal(run, monkeypatch, seconds, slack, code):
+    rows = [notebook("01-one", seconds / 2), notebook("02-two", seconds / 2)]
+    monkeypatch.setitem(command.PARTS, "series", lambda: iter(rows))
+    found, output = run([fake()], "--check", "--slack", str(slack), "series")
+    assert found == code
+    assert "01-one" in output
+    assert "fake" not in output
+
+
+PARTS = ("cases", *page.TABLES)
 PAGE = "\n".join(
-    ["# A page"]
-    + [f"about\n<!-- {name} -->\nold\n<!-- /{name} -->" for name in ("cases", "scaling", "profile")]
+    ["# A page"] + [f"about\n<!-- {name} -->\nold\n<!-- /{name} -->" for name in PARTS]
 )
+
+
+def accuracy_rows(runs):
+    """Of three seeds of the default, and of bf16 with five people more of error."""
+    about = {"torch": "2", "threads": 1, "seconds": 30.0}
+    for seed in range(3):
+        errors = 10 + (np.arange(IMAGES) + seed) % 7
+        pretend(runs, "hmode+rel", seed, errors, **about)
+        pretend(runs, "precision/bf16", seed, errors + 5, **about)
+    return accuracy.measure_accuracy(runs)
 
 
 def test_only_what_is_between_the_markers_of_that_name_changes():
@@ -424,19 +507,44 @@ def test_a_run_fills_the_page_and_leaves_its_numbers_and_pictures(fake_times, tm
     )
     measured = list(scaling.measure_curve(curve))
     shares = profile.rows({"step": profile.Counter({"convolution": 3.0, "data": 1.0})})
-    for _ in range(2):  # the second run replaces the first
+    for i in range(2):  # the second run replaces the first
         written = page.Page(tmp_path)
         written.write_cases(results)
-        written.write_scaling(measured)
-        written.write_profile(shares)
+        written.write("scaling", measured)
+        written.write("profile", shares)
+        written.write("accuracy", accuracy_rows(tmp_path / f"runs-{i}"))
+        written.write("series", [notebook("one", 60.0), notebook("two", 40)])
     text = (tmp_path / "benchmarks.md").read_text()
     assert "old" not in text
     assert text.count("(`one`)") == 1
     assert "3 [2–4]; memory 4x" in text
     assert "| convolution | 75.0% |" in text
+    assert "| **all** (goal ≤ 720) | **100** |" in text
+    assert "one,60.0," in (tmp_path / "benchmarks" / "series.csv").read_text()
     assert {path.name for path in (tmp_path / "benchmarks").iterdir()} == {
         "cases.csv", "ratios.png", "scaling.csv", "scaling.png", "profile.csv",
+        "series.csv", "accuracy.csv",
     }  # fmt: skip
+
+
+def test_what_speed_costs_is_read_from_finished_runs(tmp_path):
+    rows = {row["row"]: row for row in accuracy_rows(tmp_path)}
+    assert set(rows) == {"precision/default", "batch/1", "precision/bf16"}
+    assert rows["precision/default"]["verdict"] == "default"
+    assert rows["precision/bf16"]["difference"] == pytest.approx(5)
+    assert rows["precision/bf16"]["verdict"] == "worse"
+    text = page.accuracy_table(list(rows.values()))
+    assert "Profile small, synthetic, 3 seeds, on cpu with 1 threads, torch 2." in text
+    assert "(`precision/bf16`) | 18.0 ± 0.1 | +5.0 [+5.0, +5.0] | worse | 30 ± 0 s |" in text
+
+
+def test_without_finished_runs_the_command_that_trains_them_is_named(run, monkeypatch, tmp_path):
+    monkeypatch.setitem(
+        command.PARTS, "accuracy", lambda: accuracy.measure_accuracy(tmp_path / "runs")
+    )
+    code, output = run([fake()], "--check", "accuracy")
+    assert code == 1
+    assert "hmode sweep precision batch --profile small --dataset synthetic" in output
 
 
 def test_a_folder_without_a_page_is_refused(tmp_path):
@@ -446,7 +554,7 @@ def test_a_folder_without_a_page_is_refused(tmp_path):
 
 def test_the_page_in_the_docs_has_every_case_with_its_goals():
     text = (PROJECT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    for name in ("cases", "scaling", "profile"):
+    for name in PARTS:
         page.filled(text, name, "")
     lines = text.splitlines()
     for case in CASES:
