@@ -148,18 +148,20 @@ def _quick(dataset: str) -> Profile:
     # From scratch larger steps than the paper's are needed; with 1e-3 gating net 2 saturates within
     # the first epoch on a single group and stays there.
     schedule = Schedule(
-        epochs=28,
+        epochs=15,
         batch_size=8,
         crop=128,
         learning_rate=3e-4,
-        halve_after=(16, 20, 23, 26),
-        average=0.99,
-        validate_every=4,
+        halve_after=(9, 11, 13, 14),
+        average=0.98,
+        validate_every=5,
     )
     profile = Profile("quick", 0.25, schedule, large_crop=256)
     if dataset == "synthetic":
         return replace(profile, train={"length": 160}, test={"length": 60})
-    schedule = replace(schedule, epochs=32, halve_after=(17, 21, 25, 29), validate_every=8)
+    schedule = replace(
+        schedule, epochs=32, halve_after=(17, 21, 25, 29), average=0.99, validate_every=8
+    )
     return replace(profile, schedule=schedule, train={"max_side": 512}, test={"max_side": 512})
 
 
