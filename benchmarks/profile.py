@@ -29,6 +29,7 @@ KINDS = {
     ),
 }
 OTHER = "other, with Python"
+WINOGRAD = "convolution, Winograd's"
 # Parts that no operation's name tells, by where the function is called: {kind: places}.
 STEP_PARTS = {
     "targets": ("hmode.step.batch_density_maps",),
@@ -40,6 +41,7 @@ PLAIN_STEP_PARTS = {
 }
 EVALUATION_PARTS = {
     "data": ("hmode.evaluation.normalise",),
+    WINOGRAD: ("hmode.models.winograd.winograd",),
     "folding of batch norms": ("hmode.evaluation.for_inference",),
     "targets": ("hmode.evaluation.density_map",),
     "GAME and foreground": ("hmode.evaluation.compare",),
