@@ -21,7 +21,7 @@ test: .venv/installed
 lab: .venv/installed
 	$(BIN)/jupyter lab notebooks
 
-# About 25 minutes: fills the tables and pictures of docs/benchmarks.md.
+# About half an hour: fills the tables and pictures of docs/benchmarks.md.
 bench: .venv/installed
 	$(BIN)/python -m benchmarks
 

@@ -46,10 +46,10 @@ PARTS = {
 def main(names, check, cheap, slack, repetitions, output):
     """Compare hmode with plain forms of what it computes, on this machine's CPU.
 
-    NAMES are cases, "scaling", "profile" or "series" (the notebooks, ten minutes); none means all
-    of these, or with --check or --cheap all cases. "accuracy" sums up finished runs of `hmode sweep
-    precision batch`. The page's table of cases is of one run, so it is written only when all cases
-    were run.
+    NAMES are cases, "scaling", "profile" or "series" (the notebooks, a quarter of an hour); none
+    means all of these, or with --check or --cheap all cases. "accuracy" sums up finished runs of
+    `hmode sweep precision batch`. The page's table of cases is of one run, so it is written only
+    when all cases were run.
     """
     cases = [case for case in CASES if case.name in names or not names]
     if cheap:

@@ -1,5 +1,6 @@
 """What a run leaves in the docs: tables in the page, the same numbers as CSV, and pictures."""
 
+import math
 import os
 import platform
 import re
@@ -156,8 +157,8 @@ def accuracy_table(measured: list[dict]) -> str:
     """The MAE of each row, its difference to the default's, and what its training took."""
     lines = []
     for row in measured:
-        difference = "" if row["verdict"] == "default" else "not run"
-        if row["difference"] == row["difference"]:  # it is a number
+        difference = ""
+        if not math.isnan(row["low"]):  # the default has none, nor has a single seed
             difference = f"{row['difference']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
         lines.append([
             f"{row['title']} (`{row['row']}`)",
