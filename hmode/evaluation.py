@@ -18,9 +18,11 @@ from hmode.errors import InputError
 from hmode.memory import kept_memory
 from hmode.metrics import FOREGROUND, Evaluation, ImageCount, game_errors, people_in
 from hmode.models import CountingNetwork, Prediction, build_model, for_inference
+from hmode.models.weights import require_fit
 from hmode.runs import RunFolder
 
-BATCH = 2**18  # pixels that are counted at once: more no longer fit into a processor's cache
+# Pixels that are counted at once: more no longer fit into a processor's cache; a GPU has room.
+BATCH = {"cpu": 2**18, "cuda": 2**23}
 
 
 def evaluate(
@@ -82,18 +84,18 @@ def count_images(
     folded = for_inference(model)
     mine = (dataset[i] for i in range(rank, len(dataset), world))
     with progress_bar(len(dataset), progress) as bar:
-        for samples in together(mine):
+        for samples in together(mine, BATCH.get(next(model.parameters()).device.type, 2**18)):
             for sample, prediction in zip(samples, predictions(folded, samples), strict=True):
                 yield compare(prediction, sample, sigma=sigma, window=window, regions=regions)
                 bar.update()
 
 
-def together(images: Iterable[CrowdImage]) -> Iterator[list[CrowdImage]]:
-    """Neighbours of equal size as batches of at most `BATCH` pixels, or of one image."""
+def together(images: Iterable[CrowdImage], most: int) -> Iterator[list[CrowdImage]]:
+    """Neighbours of equal size as batches of at most so many pixels, or of one image."""
     batch: list[CrowdImage] = []
     for sample in images:
         height, width = sample.size
-        if batch and (sample.size != batch[0].size or (len(batch) + 1) * height * width > BATCH):
+        if batch and (sample.size != batch[0].size or (len(batch) + 1) * height * width > most):
             yield batch
             batch = []
         batch.append(sample)
@@ -120,15 +122,18 @@ def compare(
         sample, sigma, window, regions: see `evaluate`.
     """
     region, people = counted(sample)
-    on_device = region.to(prediction.density.device)
-    masked = prediction if sample.mask is None else prediction.masked(on_device[None, None])
+    masked = prediction
+    if sample.mask is not None:
+        region = region.to(prediction.density.device)
+        masked = prediction.masked(region[None, None])
     by_map = tuple(masked.counts(masked.maps)[0].tolist())
     if not sample.annotated:
         unknown = math.nan
         return ImageCount(sample.name, unknown, unknown, by_map, (unknown,) * 4, (unknown,) * 2)
     if not regions:
         return ImageCount(sample.name, sample.count, len(people), by_map)
-    density = prediction.full_size()[0, 0] * on_device
+    density = prediction.full_size()[0, 0]
+    density = density if sample.mask is None else density * region
     target = density_map(people.to(density.device), sample.size, sigma=sigma, window=window)
     foreground = target > FOREGROUND
     return ImageCount(
@@ -147,7 +152,8 @@ def compare(
 def counted(sample: CrowdImage) -> tuple[Tensor, Tensor]:
     """Where people are counted, bool `[H, W]`: all of the image or its mask; and the annotated
     points there, `[n, 2]`."""
-    region = torch.ones(sample.size, dtype=torch.bool) if sample.mask is None else sample.mask
+    everywhere = torch.ones((), dtype=torch.bool).expand(sample.size)
+    region = everywhere if sample.mask is None else sample.mask
     return region, sample.points[people_in(region, sample.points)]
 
 
@@ -197,13 +203,12 @@ def load_run(run_dir: str | Path, which: str = "best") -> CountingNetwork:
         InputError: it cannot be read, or its weights are of another network.
     """
     run = RunFolder(run_dir)
-    model = build_model(run.config()["model"])
-    try:
-        model.load_state_dict(run.weights(which))
-    except RuntimeError:
-        raise InputError(
-            f"{run.path}: its {which} weights are of another network than its config.json says"
-        ) from None
+    with torch.device("meta"):  # nothing is drawn, nor room made, for weights that are replaced
+        model = build_model(run.config()["model"])
+    weights = run.weights(which)
+    path = run.path / f"{which}.safetensors"
+    require_fit(weights, model.state_dict(), f"{path}: not of the network of its config.json")
+    model.load_state_dict(weights, assign=True)
     return model.eval()
 
 

@@ -2,9 +2,10 @@
 
 `smoke` takes seconds and shows that everything runs; `small` trains a network in about a minute on
 one CPU core, so that every row of every table can be trained over seeds; `quick` teaches on a
-laptop's CPU; `paper` is the paper's own setting (section IV-B.2), its encoder pretrained on
-ImageNet, its products rounded to TF32 on a GPU. The environment variables HMODE_WEIGHTS, "none" or
-the path of a vgg16_bn state dict, and HMODE_PRECISION, one of `PRECISIONS`, replace these two.
+laptop's CPU; `full` is the paper's network on images of their own size, its encoder pretrained on
+ImageNet, with a schedule a few times shorter; `paper` is the paper's own setting (section
+IV-B.2). The environment variables HMODE_WEIGHTS (what `weights` may be, see `EncoderDecoder`, or
+"none") and HMODE_PRECISION (one of `PRECISIONS`) replace the last two's.
 """
 
 import os
@@ -14,7 +15,7 @@ from hmode.density import check_window
 from hmode.errors import InputError
 from hmode.losses.total import LossSettings
 
-PRECISIONS = ("no", "tf32", "bf16", "fp16")
+PRECISIONS = ("auto", "no", "tf32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,10 @@ class Schedule:
             validated and kept, in [0, 1); 0 keeps the last weights themselves. From scratch in
             batches of 8 crops, batch norm's statistics alone let counts of whole images swing by
             tens of per cent from epoch to epoch; averaged over 100 steps (0.99) they do not.
-        precision: "no" (float32 in full), "tf32" (float32 whose products a GPU rounds to TF32, as
-            torch does in convolutions unless told otherwise), "bf16" or "fp16" (autocast: layers
-            in 16 bits, density maps, losses and weights in float32).
+        precision: "no" (float32 in full), "tf32" (float32 whose convolutions a GPU rounds to TF32,
+            as torch does unless told otherwise), "bf16" or "fp16" (autocast: layers in 16 bits,
+            density maps, losses and weights in float32), or "auto" (see `resolve_precision`:
+            bf16 where the device is made for it; what it was stands in a run's result.json).
         loss: the loss settings.
 
     Raises:
@@ -84,9 +86,12 @@ class Profile:
     Attributes:
         name: one of `PROFILES`.
         width: relative number of channels.
+        encoder_width: of the encoder's, where they are others.
         weights: the encoder's initial weights, see `HMoDE`.
         schedule: how to train.
         large_crop: side of the crops of Table II's "Ours*".
+        watch_test: whether the test MAE is followed during training; beside the training of a few
+            hundred crops, counting a whole test set again and again is what takes the time.
         train, test: options of `open_dataset` for the training and the test split.
         limit: use at most so many images of a split; None: all.
     """
@@ -95,13 +100,21 @@ class Profile:
     width: float
     schedule: Schedule
     weights: str | None = None
+    encoder_width: float | None = None
     large_crop: int = 512
+    watch_test: bool = True
     train: dict = field(default_factory=dict)
     test: dict = field(default_factory=dict)
     limit: int | None = None
 
+    @property
+    def model(self) -> dict:
+        """What the profile says of a network, as arguments of `build_model`."""
+        wider = {} if self.encoder_width is None else {"encoder_width": self.encoder_width}
+        return {"width": self.width, **wider}
 
-PROFILES = ("smoke", "small", "quick", "paper")
+
+PROFILES = ("smoke", "small", "quick", "full", "paper")
 
 
 def load_profile(name: str, dataset: str) -> Profile:
@@ -112,7 +125,7 @@ def load_profile(name: str, dataset: str) -> Profile:
     """
     if name not in PROFILES:
         raise InputError(f"profile is {name!r}, expected one of {PROFILES}")
-    make = {"smoke": _smoke, "small": _small, "quick": _quick, "paper": _paper}
+    make = {"smoke": _smoke, "small": _small, "quick": _quick, "full": _full, "paper": _paper}
     return make[name](dataset)
 
 
@@ -165,9 +178,28 @@ def _quick(dataset: str) -> Profile:
     return replace(profile, schedule=schedule, train={"max_side": 512}, test={"max_side": 512})
 
 
+def _full(dataset: str) -> Profile:
+    # Of the tries in the table of docs/full.md, the one of least error on held-out images.
+    schedule = Schedule(
+        epochs=40,
+        learning_rate=1e-4,
+        halve_after=(24, 30, 36),
+        average=0.99,
+        validate_every=5,
+        checkpoint_every=5,
+    )
+    return _at_full_size("full", schedule, dataset)
+
+
 def _paper(dataset: str) -> Profile:
+    return _at_full_size("paper", Schedule(validate_every=5, checkpoint_every=25), dataset)
+
+
+def _at_full_size(name: str, schedule: Schedule, dataset: str) -> Profile:
+    """The full width from ImageNet weights, on images at their own size."""
     crop = 128 if dataset in ("sha", "synthetic") else 256
-    precision = os.environ.get("HMODE_PRECISION", "tf32")
-    schedule = Schedule(crop=crop, checkpoint_every=10, precision=precision)
+    precision = os.environ.get("HMODE_PRECISION", "auto")
     weights = os.environ.get("HMODE_WEIGHTS", "imagenet")
-    return Profile("paper", 1.0, schedule, weights=None if weights == "none" else weights)
+    weights = None if weights == "none" else weights
+    schedule = replace(schedule, crop=crop, precision=precision)
+    return Profile(name, 1.0, schedule, weights=weights, watch_test=False)

@@ -4,6 +4,8 @@ Nothing inside a step waits for the device: no value is read back, nothing is co
 queue then stays full, and the whole step can be captured as a CUDA graph.
 """
 
+import gc
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -68,7 +70,8 @@ class TrainingStep:
         device = accelerator.device
         if accelerator.num_processes > 1:
             network = synchronise_batch_norm(network, device)
-        self.network = network = lay_out(network, device)
+        # Moved before it is copied: the running average lies where the network does.
+        self.network = network = lay_out(network.to(device), device)
         self.average = None
         if schedule.average:
             self.average = RunningAverage(network, schedule.average)
@@ -147,7 +150,8 @@ class RunningAverage(AveragedModel):
 
     def __init__(self, network: CountingNetwork, decay: float):
         follow = get_ema_multi_avg_fn(decay)
-        super().__init__(network, multi_avg_fn=follow, use_buffers=True)
+        device = next(network.parameters()).device
+        super().__init__(network, device, multi_avg_fn=follow, use_buffers=True)
         self.begun: bool | None = None
 
     def update_parameters(self, network: CountingNetwork) -> None:
@@ -173,12 +177,11 @@ def _state(network: CountingNetwork) -> list[Tensor]:
 
 def can_be_captured(accelerator: Accelerator, schedule: Schedule) -> bool:
     """Whether a training's steps can be captured as a CUDA graph: on one GPU, without fp16 (its
-    loss scaling asks the device about overflow) and without random regions (a generator's)."""
+    loss scaling asks the device about overflow)."""
     return (
         accelerator.device.type == "cuda"
         and accelerator.num_processes == 1
         and schedule.precision != "fp16"
-        and schedule.loss.relative_mining == "hard"
     )
 
 
@@ -229,8 +232,13 @@ class CapturedStep:
 
     def _capture(self, buffers: Batch):
         self.step.optimiser.zero_grad()  # the graph makes its own gradients, in its own memory
+        gc.collect()  # what an earlier training left must not be freed while one is captured
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+        graph.register_generator_state(self.step.generator)
+        # Threads that decode images ahead pin memory, which may go on beside the capture.
+        with torch.cuda.graph(
+            graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"
+        ):
             results = self.step(buffers)
         self.pool = graph.pool()
         return buffers, graph, results
@@ -266,31 +274,59 @@ def fill(buffers: Batch, batch: Batch) -> None:
 
 
 def make_accelerator(device: str, precision: str) -> Accelerator:
-    """accelerate's handle on devices, processes and precision.
+    """accelerate's handle on devices, processes and precision, one of `hmode.profiles.PRECISIONS`.
 
     Raises:
         InputError: the device is unknown or not there.
     """
-    on_cpu = resolve_device(device).type == "cpu"
+    chosen = resolve_device(device)
+    on_cpu = chosen.type == "cpu"
+    precision = resolve_precision(precision, chosen)
     # It is a process-wide singleton; each training decides its precision and device anew.
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     mixed = precision if precision in ("bf16", "fp16") else "no"
     return Accelerator(cpu=on_cpu, mixed_precision=mixed)
 
 
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """ "auto" is "bf16" where the device multiplies it in units of its own, else "no" on a CPU and
+    "tf32" on a GPU; all others are themselves."""
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_amx_tile_supported()
+    if precision == "bf16" and not fast:
+        warnings.warn(
+            "precision is 'bf16', but this processor has no unit for it and will be slower than "
+            "with 'no' (float32); 'auto' chooses by the device",
+            stacklevel=2,
+        )
+    if precision != "auto":
+        return precision
+    return "bf16" if fast else "tf32" if device.type == "cuda" else "no"
+
+
 @contextmanager
 def float32_products(precision: str) -> Iterator[None]:
-    """Inside, a CUDA device multiplies float32 matrices in TF32 if `precision` is "tf32", else in
-    full; in convolutions too, for which torch's own default is TF32."""
-    products = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
-    before = [each.fp32_precision for each in products]
-    for each in products:
-        each.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    """Inside, a CUDA device's convolutions of float32 are rounded to TF32 if `precision` is "tf32"
+    (torch's own default), else computed in full. Other products, those of the density maps among
+    them, are in full, torch's default."""
+    products = torch.backends.cudnn.conv
+    before = products.fp32_precision
+    products.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     try:
         yield
     finally:
-        for each, value in zip(products, before, strict=True):
-            each.fp32_precision = value
+        products.fp32_precision = before
+
+
+@contextmanager
+def computing(precision: str, device: torch.device) -> Iterator[None]:
+    """Inside, a network counts in a schedule's precision: float32, TF32, or in 16 bits."""
+    precision = resolve_precision(precision, device)
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    with float32_products(precision), torch.autocast(device.type, half, enabled=half is not None):
+        yield
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""Many runs at once, on Dask distributed: one at a time in every worker process.
+"""Many runs: at once, on Dask distributed, one at a time in every worker process; or one after the
+other in this process, which needs no Dask, as often as one likes side by side.
 
 The run folders are the only memory. A run is done when its result.json is there; one that was
 interrupted, with its worker or with the whole sweep, goes on from its last checkpoint. A process
@@ -14,20 +15,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import torch
-from distributed import Client, Future, as_completed, get_worker
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from hmode.cluster import local_cluster, remote_cluster, worker_environments
 from hmode.errors import HmodeError, InputError
 from hmode.evaluation import progress_bar
 from hmode.experiments import canonical, run, splits
 from hmode.experiments.running import FOLDS, device_name, run_folder
 from hmode.profiles import load_profile
 from hmode.results import collect
+
+if TYPE_CHECKING:  # Dask is an extra
+    from distributed import Client, Future
 
 _one_at_a_time = threading.Lock()  # accelerate's state and torch's threads are the process's
 
@@ -123,29 +126,45 @@ def sweep(
     *,
     workers: int | None = None,
     scheduler: str | None = None,
+    until: float | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[Job, str]:
     """Run all of a plan that is not done; one run's failure does not stop the others.
 
     Args:
         plan: what to run.
-        workers: processes on this machine, see `worker_environments`.
+        workers: processes on this machine, see `worker_environments`; 0: this process.
         scheduler: address of a Dask scheduler, whose workers are used instead. They must see the
             same folders; each trains with as many threads as OMP_NUM_THREADS says there.
+        until: with workers = 0, seconds after which to stop: no run is begun that would take
+            longer than is left, going by the longest so far.
         say: is told the progress, a line at a time.
 
     Returns:
         the runs that failed, and why.
 
     Raises:
-        InputError: there are fewer cores than workers, or no CUDA device, but it is asked for; the
-            scheduler does not answer, or has workers with several threads; or seeds of the same
-            experiments were trained on another device than this machine's.
+        InputError: until is given with other workers; there are fewer cores than workers, or no
+            CUDA device, but it is asked for; the scheduler does not answer, or has workers with
+            several threads; or seeds of the same experiments were trained on another device than
+            this machine's.
     """
     missing = [job for job in plan.jobs if not plan.done(job)]
     say(f"{len(plan.jobs)} runs, {len(plan.jobs) - len(missing)} of them done before")
+    if until is not None and (workers != 0 or scheduler is not None):
+        raise InputError(f"until is {until!r}, which goes with workers=0 only")
     if not missing:
         return {}
+    if workers == 0 and scheduler is None:
+        _require_device(plan, missing)
+        return _here(plan, missing, until, say)
+    try:
+        from hmode.cluster import local_cluster, remote_cluster, worker_environments
+    except ImportError as error:
+        raise InputError(
+            f"{error.name} is not installed; several runs at once need pip install 'hmode[sweep]', "
+            "--workers 0 does not"
+        ) from None
     if scheduler is None:
         environments = worker_environments(workers, plan.device, len(plan.jobs))
         _require_device(plan, missing)
@@ -169,8 +188,33 @@ def _require_device(plan: Plan, missing: list[Job]) -> None:
             )
 
 
-def _work(client: Client, plan: Plan, jobs: list[Job], say) -> dict[Job, str]:
+def _here(plan: Plan, jobs: list[Job], until: float | None, say) -> dict[Job, str]:
+    """Do the jobs in this process, past those that another process is at."""
+    failures, longest, began = {}, 0.0, time.monotonic()
+    with _Progress(len(jobs), say) as progress:
+        for job in jobs:
+            started = time.monotonic()
+            if until is not None and started - began + longest > until:
+                say(f"{until:g} seconds are over, {job} and what follows is not begun")
+                break
+            progress.start(str(job))
+            with _locked(plan.folder(job), wait=False) as alone:
+                if not alone or plan.done(job):
+                    progress.finish(job, "is another process's")
+                    continue
+                try:
+                    progress.finish(job, f"MAE {plan.run(job):.2f}")
+                except Exception as error:  # whatever it is, the other jobs go on
+                    failures[job] = _line(error)
+                    progress.finish(job, f"FAILED, {failures[job]}")
+            longest = max(longest, time.monotonic() - started)
+    return failures
+
+
+def _work(client: "Client", plan: Plan, jobs: list[Job], say) -> dict[Job, str]:
     """Hand the jobs out, and wait for all of them."""
+    from distributed import as_completed
+
     topic, failures = f"hmode-{uuid4().hex}", {}
     with _Progress(len(jobs), say) as progress:
         client.subscribe_topic(topic, lambda event: progress.start(event[1]))
@@ -191,7 +235,7 @@ def _work(client: Client, plan: Plan, jobs: list[Job], say) -> dict[Job, str]:
     return failures
 
 
-def _outcome(future: Future) -> float | str | None:
+def _outcome(future: "Future") -> float | str | None:
     """What `work` returned, or why it could not."""
     if future.status == "finished":
         return future.result()
@@ -207,6 +251,8 @@ def work(plan: Plan, job: Job, topic: str, wait: bool = False) -> float | str | 
         its MAE; or why it failed, in a line, as not every exception can travel; or None where
         another process is at it, unless to wait for that.
     """
+    from distributed import get_worker
+
     try:
         with _one_at_a_time, _locked(plan.folder(job), wait) as alone:
             if not alone:

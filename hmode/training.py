@@ -29,6 +29,7 @@ from hmode.step import (
     equal_sizes,
     float32_products,
     make_accelerator,
+    resolve_precision,
 )
 
 
@@ -77,7 +78,8 @@ def fit(
     of every batch, batch norm statistics are shared, and the result is that of one process.
 
     Args:
-        model: is trained in place and left with the best weights, on the CPU.
+        model: is trained in place and left with the best weights, on the CPU. To read a finished
+            run it may be on the meta device, and stays as it is.
         train, validation, test: data sets; the first two are decoded once and kept on the device,
             as far as they fit.
         schedule: how to train.
@@ -118,14 +120,16 @@ def fit(
             memory=compute.memory,
         )
         validation = Resident(validation, accelerator.device, memory=compute.memory)
-        with float32_products(schedule.precision), kept_memory():
+        precision = resolve_precision(schedule.precision, accelerator.device)
+        with float32_products(precision), kept_memory():
             loop = _Loop(accelerator, run, model, sampler, schedule, seed, compute)
             loop.train(validation, test, progress)
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     elif accelerator.is_main_process:
         run.drop_checkpoints()  # killed between its last weights and this
     accelerator.wait_for_everyone()
-    model.cpu().load_state_dict(run.weights("best"))
+    if not any(each.is_meta for each in model.parameters()):
+        model.cpu().load_state_dict(run.weights("best"))
     history = [_numbers(row) for row in run.table("history.csv")]
     seconds = sum(float(row["seconds"]) for row in run.table("timing.csv"))
     return Training(run.path, history, _best(history)["epoch"], seconds)

@@ -149,7 +149,7 @@ def test_the_experiments_differ_in_what_their_names_say():
 def test_every_experiment_is_a_valid_setting_under_every_profile(name, profile):
     settings = load_profile(profile, "sha")
     schedule = EXPERIMENTS[name].settings(settings)
-    assert 1 <= schedule.epochs <= settings.schedule.epochs
+    assert 1 <= schedule.epochs <= 3 * settings.schedule.epochs
     assert all(0 <= after <= schedule.epochs for after in schedule.halve_after)
 
 
@@ -210,7 +210,7 @@ def test_runs_of_one_kind_share_their_identity_and_others_do_not(smoke, tmp_path
 class TestTables:
     def test_every_table_of_the_paper_that_has_rows_of_ours_is_there(self):
         numbered = {f"table{n}" for n in range(1, 13)}
-        assert numbered | {"fig6", "official", "precision", "batch", "trap"} == set(TABLES)
+        assert numbered | {"fig6", "official", "gates", "precision", "batch", "trap"} == set(TABLES)
 
     @pytest.mark.parametrize("table", TABLES)
     def test_every_row_stands_for_one_experiment(self, table):

@@ -335,7 +335,7 @@ class TestRefusals:
 
     @pytest.fixture(autouse=True)
     def _nothing_trains(self, monkeypatch):
-        monkeypatch.setattr(sweeping, "local_cluster", None)
+        monkeypatch.setattr(cluster, "local_cluster", None)
         monkeypatch.setattr(cluster, "PATIENCE", 0.5)
 
     @pytest.mark.parametrize(
@@ -403,6 +403,6 @@ class TestRefusals:
         monkeypatch.setitem(sys.modules, "distributed", None)
         result = call("sweep", "hmode")
         assert result.exit_code == 2
-        assert "distributed is not installed; a sweep needs pip install 'hmode[sweep]'" in (
+        assert "several runs at once need pip install 'hmode[sweep]', --workers 0 does not" in (
             result.output
         )

@@ -1,5 +1,7 @@
 """The training loss as a whole: its terms, their settings, their sum."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -56,18 +58,21 @@ def entropy_by_pixels(attention, target):
     return F.binary_cross_entropy(repeat(attention, 4), g, reduction="sum")
 
 
-@pytest.mark.parametrize(("name", "pixels"), [("paper", 64**2), ("printed", 1)])
-def test_the_papers_total_is_the_sum_of_four_terms_on_full_size_maps(name, pixels):
-    """As printed, REL is the sum of its hinges; the default divides it by the pixels."""
+@pytest.mark.parametrize(
+    ("name", "pixels", "relative_pixels"),
+    [("paper", 1, 1), ("means", 64**2, 64**2), ("printed", 64**2, 1)],
+)
+def test_the_papers_total_is_the_sum_of_four_terms_on_full_size_maps(name, pixels, relative_pixels):
+    """L_Eim stands beside sums over pixels; as printed, REL alone is a sum."""
     prediction = prediction_of(scale=100.0)
     losses = total_loss(prediction, TARGET, name)
     full = 100 * prediction.full_size(prediction.maps)
     relative = relative_loss_by_loops(full, 100 * TARGET, cells=8, regions=9, sublists=3)
     importance = prediction.gate1.sum((-2, -1)).numpy()
     expected = {
-        "density": (full - 100 * TARGET).square().sum().item() / 64**2 / 2,
-        "relative": relative / pixels,
-        "attention": entropy_by_pixels(prediction.attention, TARGET).item() / 64**2 / 2,
+        "density": (full - 100 * TARGET).square().sum().item() / pixels / 2,
+        "relative": relative / relative_pixels,
+        "attention": entropy_by_pixels(prediction.attention, TARGET).item() / pixels / 2,
         "importance": ((importance.std(-1) / importance.mean(-1)) ** 2).sum() / 2,
     }
     expected["total"] = sum(expected.values())
@@ -142,8 +147,8 @@ def test_the_terms_of_other_methods_join_by_name_on_their_maps_and_in_their_unit
     people = prediction.density * 4**2 / 100
     torch.testing.assert_close(people.sum(dim=(1, 2, 3)), prediction.count)
     expected = {
-        "ranking": ranking_loss(prediction.count, TARGET.sum(dim=(1, 2, 3))),
-        "local": local_count_loss(prediction.maps, 100 * TARGET, cells=8),
+        "ranking": 64**2 * ranking_loss(prediction.count, TARGET.sum(dim=(1, 2, 3))),
+        "local": 64**2 * local_count_loss(prediction.maps, 100 * TARGET, cells=8),
         "transport": transport_loss(people, *heads.values(), stride=4),
         "count": (prediction.count - torch.tensor([12, 6])).abs().mean(),
         "variation": variation_loss(people, *heads.values(), stride=4),
@@ -158,7 +163,13 @@ def test_the_terms_of_other_methods_join_by_name_on_their_maps_and_in_their_unit
 
 
 def test_the_temperature_and_the_cells_reach_their_terms():
-    settings = LossSettings(ranking_weight=1, ranking_temperature=0.2, local_weight=1, cells=4)
+    settings = LossSettings(
+        density_reduction="mean",
+        ranking_weight=1,
+        ranking_temperature=0.2,
+        local_weight=1,
+        cells=4,
+    )
     prediction, true = prediction_of(), TARGET.sum(dim=(1, 2, 3))
     losses = total_loss(prediction, TARGET, settings)
     ranking = ranking_loss(prediction.count, true, temperature=0.2)
@@ -192,7 +203,7 @@ def test_a_term_without_the_points_it_needs_is_named(name, missing):
 
 
 def test_nested_squares_replace_the_regions():
-    settings = LossSettings(relative_mining="matryoshka", relative_reduction="sum")
+    settings = LossSettings(relative_mining="matryoshka")
 
     def draw():
         return torch.Generator().manual_seed(0)
@@ -203,9 +214,8 @@ def test_nested_squares_replace_the_regions():
     assert expected > 1
     losses = total_loss(below, TARGET, settings, generator=draw())
     torch.testing.assert_close(losses["relative"], expected)
-    by_pixel = total_loss(
-        below, TARGET, LossSettings(relative_mining="matryoshka"), generator=draw()
-    )
+    settings = replace(settings, relative_reduction="mean")
+    by_pixel = total_loss(below, TARGET, settings, generator=draw())
     torch.testing.assert_close(by_pixel["relative"], expected / 64**2)
     with pytest.raises(InputError, match="generator"):
         total_loss(prediction_of(), TARGET, settings)
@@ -232,10 +242,10 @@ def test_a_network_with_one_output_has_one_map_to_supervise(name):
     prediction = single_output()
     losses = total_loss(prediction, TARGET, name)
     assert losses.keys() == {"density", "relative", "total"}
-    weight, pixels = (1, 64**2) if name == "paper" else (4, 1)
+    weight = 1 if name == "paper" else 4
     full = 100 * prediction.full_size()
     squares = (full - 100 * TARGET).square().sum() / 2
-    assert losses["density"].item() == pytest.approx(weight * squares.item() / pixels)
+    assert losses["density"].item() == pytest.approx(weight * squares.item())
 
 
 @pytest.mark.parametrize("people", [0.0, 1.0])
@@ -287,7 +297,7 @@ def test_a_second_level_of_groups_is_supervised_weighed_and_balanced_like_the_fi
     losses = total_loss(prediction, TARGET, LossSettings(output_weights="official"))
     full = 100 * prediction.full_size(prediction.maps)
     weights = torch.tensor([1.0] * 3 + [2.0] * 6 + [4.0])
-    squares = (full - 100 * TARGET).square().mean((0, 2, 3))
+    squares = (full - 100 * TARGET).square().sum((0, 2, 3)) / 2
     assert losses["density"].item() == pytest.approx((squares * weights).sum().item())
     both = sum(importance_loss(gate) for gate in prediction.gates)
     torch.testing.assert_close(losses["importance"], both)

@@ -25,8 +25,15 @@ from hmode.experiments import TABLES, canonical, rows, select
 @RUNS
 @click.option(
     "--workers",
-    type=click.IntRange(min=1),
-    help="Runs at a time on this machine  [default: one a GPU, else one a core]",
+    type=click.IntRange(min=0),
+    help="Runs at a time on this machine; 0: one after the other in this process, without Dask  "
+    "[default: one a GPU, else one a core]",
+)
+@click.option(
+    "--until",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="With --workers 0: begin no run that would not be done by then.",
 )
 @click.option(
     "--scheduler",
@@ -50,6 +57,7 @@ def sweep(
     runs,
     workers,
     scheduler,
+    until,
     table,
 ):
     """Train and test all rows of each TABLE (or row; or "all"), several at a time.
@@ -72,7 +80,9 @@ def sweep(
     shown = _tables(names)
     for name in shown:
         _runs(name, plan)  # refuses a mixed table before anything is trained for it
-    failures = sweeping.sweep(plan, workers=workers, scheduler=scheduler, say=click.echo)
+    failures = sweeping.sweep(
+        plan, workers=workers, scheduler=scheduler, until=until, say=click.echo
+    )
     if table:
         results.save(results.collect(plan.runs, profile, dataset, plan.experiments), table)
     for name in shown:

@@ -163,12 +163,11 @@ class CropSampler:
             if sample.mask is not None:
                 inside = sample.mask[rows, columns].to(torch.uint8)
             pixels = torch.cat([pixels, inside[None].to(pixels.device)])
-        if pixels.device != self.device:
-            pixels = pixels.contiguous()
-            pixels = pixels.pin_memory() if self.device.type == "cuda" else pixels
         start = columns.start - left
         if flip:
             pixels, start = pixels.flip(-1), self.crop - start - pixels.shape[-1]
+        if self.device.type == "cuda" and pixels.device.type == "cpu":
+            pixels = pixels.contiguous().pin_memory()  # copied while the device computes
         return Cut(pixels, rows.start - top, start)
 
     def _batch(self, crops: list[tuple], cuts: list[Cut]) -> Batch:

@@ -20,10 +20,11 @@ class Experiment:
         model: arguments of `build_model`.
         loss: fields of `LossSettings` to replace.
         schedule: fields of `Schedule` to replace.
-        effort: share of the profile's epochs to train for.
+        effort: the profile's epochs are multiplied by it.
+        rate: the profile's learning rate is multiplied by it.
         batch: crops a step, as a multiple of the profile's.
         large_crop: whether to train on the profile's large crops (Table II).
-        watch_test: whether the test MAE is followed during training.
+        watch_test: whether the test MAE is followed during training, where the profile's is.
     """
 
     title: str
@@ -31,6 +32,7 @@ class Experiment:
     loss: dict = field(default_factory=dict)
     schedule: dict = field(default_factory=dict)
     effort: float = 1.0
+    rate: float = 1.0
     batch: float = 1.0
     large_crop: bool = False
     watch_test: bool = True
@@ -43,6 +45,8 @@ class Experiment:
         halve_after = tuple(round(after * share) for after in usual.halve_after)
         crops = max(1, round(self.batch * usual.batch_size))
         changes = {"epochs": epochs, "halve_after": halve_after, "batch_size": crops}
+        if self.rate != 1:
+            changes["learning_rate"] = self.rate * usual.learning_rate
         if self.large_crop:
             changes["crop"] = profile.large_crop
         loss = replace(usual.loss, **self.loss)
@@ -186,8 +190,8 @@ TRAP = {
 
 # The paper against the released code, one difference at a time (`LossSettings`): its REL is
 # commented out of the training, which is the row "hmode".
-SUMS = {f"{term}_reduction": "sum" for term in ("density", "attention", "relative")}
-OFFICIAL_LOSS = SUMS | {
+MEANS = {f"{term}_reduction": "mean" for term in ("density", "attention", "relative")}
+OFFICIAL_LOSS = {
     "relative_form": "official",
     "importance_form": "official",
     "output_weights": "official",
@@ -195,7 +199,7 @@ OFFICIAL_LOSS = SUMS | {
 WINDOW = {"window": 15}
 OFFICIAL = {
     "none": HMODE_REL,
-    "sums": _hmode("sums over pixels", SUMS),
+    "means": _hmode("means over pixels", MEANS),
     "all-pairs": _hmode("REL over all pairs of a sub-list", {"relative_form": "official"}),
     "batch-importance": _hmode("importance over the batch", {"importance_form": "official"}),
     "output-weights": _hmode("outputs weighed 1, 2, 4", {"output_weights": "official"}),
@@ -205,6 +209,27 @@ OFFICIAL = {
     "all-no-rel": replace(
         _hmode("all of them, without REL", OFFICIAL_LOSS | NO_REL), schedule=WINDOW
     ),
+}
+
+# Why gates gate or do not, one cause at a time, all without REL: what keeps gating net 1 even (the
+# weight of L_Eim, 16,384 times as large beside means over crops of 128 x 128), how fast and how
+# long it learns, how it starts, and what it sees.
+GATES = {
+    "default": HMODE,
+    "means": _hmode("means over pixels", MEANS | NO_REL),
+    "importance-0": "table4/no-importance",
+    "importance-100": _hmode("L_Eim x 100", NO_REL | {"importance_weight": 100.0}),
+    "importance2": _hmode("L_Eim on gating net 2 too", NO_REL | {"importance2_weight": 1.0}),
+    "importance2-1000": _hmode(
+        "L_Eim x 1000 on gating net 2", NO_REL | {"importance2_weight": 1000.0}
+    ),
+    "rate-3": replace(_gates("three times the rate"), rate=3.0),
+    "rate-1-3": replace(_gates("a third of the rate"), rate=1 / 3),
+    "long": replace(_gates("three times the steps"), effort=3.0),
+    "he": _gates("He's initial weights", gate_std=None),
+    "no-relu": _gates("no ReLU before the softmax", gate_relu=False),
+    "fine-input": _gates("gating net 1 at stride 4", gate1_input="DB1"),
+    "no-attention": "table4/no-attention",
 }
 
 # What makes trainings faster and might cost accuracy: how products are rounded (the default is that
@@ -243,6 +268,7 @@ TABLES: dict[str, dict[str, Experiment | str]] = {
     "table12": {"hmode+rel": HMODE_REL},
     "fig6": FIG_6,
     "official": OFFICIAL,
+    "gates": GATES,
     "precision": PRECISION,
     "batch": BATCH,
     "trap": TRAP,

@@ -7,14 +7,21 @@ fold<k>; asking for it again loads it. Its result.json says what came out, on wh
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 
-from hmode.data import CrowdImage, Resident, describe, hold_out, open_dataset, true_counts
+from hmode.data import (
+    CropSampler,
+    CrowdImage,
+    Resident,
+    describe,
+    hold_out,
+    open_dataset,
+    true_counts,
+)
 from hmode.data.registry import Selection
 from hmode.errors import InputError
 from hmode.evaluation import evaluate, load_run, resolve_device
@@ -23,7 +30,7 @@ from hmode.metrics import Evaluation, mae, mse
 from hmode.models import CountingNetwork, build_model
 from hmode.profiles import Profile, Schedule, load_profile
 from hmode.runs import RunFolder, write_atomically
-from hmode.step import DEFAULT, Compute, float32_products
+from hmode.step import DEFAULT, Compute, computing, resolve_precision
 from hmode.training import Training, fit
 
 
@@ -112,21 +119,28 @@ def run(
     if not (folder.finished and folder.table("test.csv")):
         parts = _decoded(parts, (dataset, str(data_root)), resolve_device(device))
     train, validation, test = parts
+    if folder.finished and not fresh:
+        model = _unfilled_model(experiment, settings, folder)
+    else:
+        model = initial_model(experiment, settings, seed, train)
+    schedule = experiment.settings(settings)
     training = fit(
-        initial_model(experiment, settings, seed),
+        model,
         train,
         validation,
-        experiment.settings(settings),
+        schedule,
         run_dir=run_dir,
         seed=seed,
         resume=not fresh,
-        test=test if experiment.watch_test else None,
+        test=test if experiment.watch_test and settings.watch_test else None,
         device=device,
         compute=compute,
         progress=progress,
     )
     model = load_run(run_dir)
-    evaluation = _cached_evaluation(run_dir, model, test, settings.schedule, device)
+    # Targets that say what is foreground are the profile's, the same for all rows.
+    measured = replace(settings.schedule, precision=schedule.precision)
+    evaluation = _cached_evaluation(run_dir, model, test, measured, device)
     mean = float(true_counts(train).mean())
     result = Result(
         name,
@@ -137,7 +151,7 @@ def run(
         mae(evaluation.true, mean),
         mse(evaluation.true, mean),
     )
-    _keep_record(result, dataset, profile, fold, device)
+    _keep_record(result, dataset, profile, fold, device, schedule.precision)
     return result
 
 
@@ -201,12 +215,32 @@ PUBLISHED_VALIDATION = ("jhu", "trancos")
 UNLABELLED_TEST = ("nwpu",)
 
 
-def initial_model(experiment: Experiment, profile: Profile, seed: int) -> CountingNetwork:
-    """The experiment's network at a profile's width, its weights drawn from `seed`."""
+def initial_model(
+    experiment: Experiment, profile: Profile, seed: int, train: Sequence[CrowdImage] = ()
+) -> CountingNetwork:
+    """The experiment's network at a profile's width, its weights drawn from `seed`.
+
+    Batch norms of an encoder that came without any are measured on `MEASURED` training crops.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_model({**experiment.model, "width": profile.width}, weights=profile.weights)
+        model = build_model({**profile.model, **experiment.model}, weights=profile.weights)
+    encoder = getattr(model, "encoder", None)
+    if getattr(encoder, "unmeasured", False):
+        crops = CropSampler(train, crop=profile.schedule.crop, batch_size=MEASURED, seed=0)
+        encoder.measure(next(crops.epoch(0)).images)
+    return model
 
+
+def _unfilled_model(experiment: Experiment, profile: Profile, folder: RunFolder) -> CountingNetwork:
+    """The network of a finished run without numbers: it asks for no initial weights."""
+    with torch.device("meta"):
+        model = build_model({**profile.model, **experiment.model})
+    model.initial_weights = folder.config().get("initial_weights")
+    return model
+
+
+MEASURED = 60  # crops
 
 _in_memory: dict[str, tuple[Resident, ...]] = {}  # what _decoded returned last
 
@@ -233,8 +267,9 @@ def _cached_evaluation(run_dir: Path, model, test, schedule: Schedule, device: s
     rows = folder.table("test.csv")
     PartialState().wait_for_everyone()  # all have looked before one writes
     if not rows:
-        model.to(resolve_device(device))
-        with float32_products("no"):
+        chosen = resolve_device(device)
+        model.to(chosen)
+        with computing(schedule.precision, chosen):
             rows = evaluate(model, test, sigma=schedule.sigma, window=schedule.window).table
         model.cpu()
         if PartialState().is_main_process:
@@ -242,8 +277,12 @@ def _cached_evaluation(run_dir: Path, model, test, schedule: Schedule, device: s
     return Evaluation.from_table(rows)
 
 
-def _keep_record(result: Result, dataset: str, profile: str, fold: int | None, device: str) -> None:
+def _keep_record(
+    result: Result, dataset: str, profile: str, fold: int | None, device: str, precision: str
+) -> None:
     """Write the run's result.json, once: later versions did not train it."""
+    import hmode  # whole by now; at the top of this file it is not
+
     folder = RunFolder(result.training.run_dir)
     path = folder.path / "result.json"
     PartialState().wait_for_everyone()
@@ -263,10 +302,11 @@ def _keep_record(result: Result, dataset: str, profile: str, fold: int | None, d
         "peak_gib": max(peaks, default=None),
         "parameters": sum(p.numel() for p in result.model.parameters()),
         "config": folder.identity(),
-        "hmode": version("hmode"),
+        "hmode": hmode.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": device_name(device),
+        "precision": resolve_precision(precision, resolve_device(device)),
         "threads": torch.get_num_threads(),
     }
     text = json.dumps(record, indent=2) + "\n"

@@ -81,7 +81,7 @@ def nested_count_loss(
         raise InputError("mining='matryoshka' needs a generator")
     s = cell_side(target, pred.shape[-2:])
     draws = torch.rand(len(pred), 2, generator=generator, device=pred.device, dtype=pred.dtype)
-    sizes = pred.new_tensor(target.shape[-2:])
+    sizes = torch.cat([pred.new_full((1,), side) for side in target.shape[-2:]])  # on the device
     anchors = sizes * (0.5 + ANCHORS * (draws - 0.5))  # [B, 2] (y, x)
     largest = torch.minimum(anchors, sizes - anchors).amin(dim=1)  # [B], half a side
     halves = largest[:, None] * SHRINK ** torch.arange(SQUARES, device=pred.device)  # [B, 5]

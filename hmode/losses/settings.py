@@ -24,39 +24,47 @@ class LossSettings:
     L_Des grows with (people per pixel x scale)², REL with people x scale, so that their reductions
     and the scale of the maps decide which of them rules. As printed (eq. 2 to 4: L_Des a mean over
     pixels, REL a sum) REL is larger by orders of magnitude, and a map that is zero or flat
-    everywhere has no REL: training collapses. The default takes both as means over pixels, which
-    is the balance that the released code's sums of both have. Notebook 04 shows the four.
+    everywhere has no REL: training collapses. Notebook 04 shows it.
+
+    The default sums L_Des, REL and L_Att over an image's pixels, as the released code does, and
+    averages over the batch. L_Eim is a number of an image, whatever its size. Only beside sums do
+    the paper's weights of 1 make it what it is meant to be, a nudge: beside means over the pixels
+    of a crop of 128 x 128 it weighs 16,384 times as much and keeps gating net 1 exactly even
+    ("means", the default before; notebook 06 shows both).
 
     `relative_reduction` "mean" divides the hinges' sum by the number of pixels. `relative_mining`
     "matryoshka" replaces REL's regions by nested squares (`nested_count_loss`), which have no
     cells, regions, sublists or form. `output_weights` "official" weighs experts 1, groups 2 and
     the final map 4.
 
+    The paper has no importance loss for gating net 2: `importance2_weight` is of the same for it.
+
     The terms of other methods are off by default: the global ranking loss with its temperature
     and the absolute local counts of Table IX (`ranking_loss`, `local_count_loss`, the latter over
     the same `cells`), and the three terms of DM-Count (`transport_loss`, `count_loss`,
-    `variation_loss`). The paper gives no weight for the first two; their gradients are as large as
-    L_Des's at weights of about 0.1 and 0.5. DM-Count's terms are in people, and REL next to them
-    vanishes unless its reduction is "sum".
+    `variation_loss`). The paper gives no weight for the first two, which follow L_Des's reduction
+    (beside a sum they are multiplied by the pixels); their gradients are as large as L_Des's at
+    weights of about 0.1 and 0.5. DM-Count's terms are in people.
 
     Raises:
         InputError: a choice is unknown, a weight is negative, or the temperature not positive.
     """
 
     density_weight: float = 1.0
-    density_reduction: str = "mean"
+    density_reduction: str = "sum"
     relative_weight: float = 1.0
-    relative_reduction: str = "mean"
+    relative_reduction: str = "sum"
     relative_form: str = "paper"
     relative_mining: str = "hard"
     cells: int = 8
     regions: int = 9
     sublists: int = 3
     attention_weight: float = 1.0
-    attention_reduction: str = "mean"
+    attention_reduction: str = "sum"
     attention_threshold: float = 1e-5
     importance_weight: float = 1.0
     importance_form: str = "paper"
+    importance2_weight: float = 0.0
     output_weights: str = "equal"
     ranking_weight: float = 0.0
     ranking_temperature: float = 1.0
@@ -80,17 +88,18 @@ class LossSettings:
         relative.check_regions(self.cells, self.regions, self.sublists)
 
 
-# "official" is how the authors' released code reduces and weighs its terms, with the hinge that it
-# defines (there REL is commented out of the training loop); its targets are cut to windows of 15 x
-# 15 pixels, which is `Schedule(window=15)`. "dmcount" is the whole loss of DM-Count (Wang et al.,
-# NeurIPS 2020, eq. 6).
+# "means" takes the three terms as means over pixels, "printed" as the equations do. "official" is
+# how the authors' released code reduces and weighs its terms, with the hinge that it defines (there
+# REL is commented out of the training loop); its targets are cut to windows of 15 x 15 pixels,
+# which is `Schedule(window=15)`. "dmcount" is the whole loss of DM-Count (Wang et al., NeurIPS
+# 2020, eq. 6).
 SETTINGS = {
     "paper": LossSettings(),
-    "printed": LossSettings(relative_reduction="sum"),
+    "means": LossSettings(
+        density_reduction="mean", relative_reduction="mean", attention_reduction="mean"
+    ),
+    "printed": LossSettings(density_reduction="mean", attention_reduction="mean"),
     "official": LossSettings(
-        density_reduction="sum",
-        attention_reduction="sum",
-        relative_reduction="sum",
         relative_form="official",
         importance_form="official",
         output_weights="official",

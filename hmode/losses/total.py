@@ -35,7 +35,7 @@ def total_loss(
     Args:
         prediction: of a network, in training mode or not.
         target: density map `[B, 1, H, W]` in people per pixel, at the images' size.
-        settings: `LossSettings` or the name of one, "paper", "printed", "official", "dmcount".
+        settings: `LossSettings` or the name of one of `SETTINGS`.
         points: `[B, N, 2]`, the heads (x, y) in pixels, inside the image and padded; for the terms
             transport, count and variation.
         valid: bool `[B, N]`, False for padding.
@@ -56,6 +56,8 @@ def total_loss(
         weights["attention"] = 0.0
     if not prediction.gates:
         weights["importance"] = 0.0
+    if prediction.gate2 is None:
+        weights["importance2"] = 0.0
     losses = {name: term(step) for name, term in TERMS.items() if weights[name] > 0}
     nothing = torch.zeros((), device=target.device)
     losses["total"] = sum((weights[name] * loss for name, loss in losses.items()), start=nothing)
@@ -81,6 +83,15 @@ class Step:
     @property
     def output_weights(self) -> Tensor | None:
         return output_weights(self.prediction, self.settings.output_weights)
+
+    @property
+    def pixels(self) -> int:
+        return self.target.shape[-2] * self.target.shape[-1]
+
+    @property
+    def beside_density(self) -> int:
+        """What a term without a reduction of its own is multiplied by, to follow L_Des's."""
+        return self.pixels if self.settings.density_reduction == "sum" else 1
 
     @property
     def people(self) -> Tensor:
@@ -132,8 +143,7 @@ def _relative(step: Step) -> Tensor:
             output_weights=weights,
             generator=step.generator,
         )
-    pixels = step.target.shape[-2] * step.target.shape[-1]
-    return loss / pixels if settings.relative_reduction == "mean" else loss
+    return loss / step.pixels if settings.relative_reduction == "mean" else loss
 
 
 def _attention(step: Step) -> Tensor:
@@ -150,8 +160,13 @@ def _importance(step: Step) -> Tensor:
     return sum(importance_loss(gate, form=form) for gate in step.prediction.gates)
 
 
+def _importance2(step: Step) -> Tensor:
+    gate = step.prediction.gate2[:, None]  # one group of all
+    return importance_loss(gate, form=step.settings.importance_form)
+
+
 def _ranking(step: Step) -> Tensor:
-    return ranking_loss(
+    return step.beside_density * ranking_loss(
         step.people.sum(dim=(1, 2, 3)),
         step.target.sum(dim=(1, 2, 3)),
         temperature=step.settings.ranking_temperature,
@@ -159,7 +174,7 @@ def _ranking(step: Step) -> Tensor:
 
 
 def _local(step: Step) -> Tensor:
-    return local_count_loss(
+    return step.beside_density * local_count_loss(
         step.prediction.maps,
         step.scaled,
         cells=step.settings.cells,
@@ -185,6 +200,7 @@ TERMS = {
     "relative": _relative,  # L_Rel, REL
     "attention": _attention,  # L_Att
     "importance": _importance,  # L_Eim
+    "importance2": _importance2,  # the same for gating net 2
     "ranking": _ranking,  # GRL
     "local": _local,  # ALC
     "transport": _transport,  # DM-Count's three

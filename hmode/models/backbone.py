@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hmode.errors import InputError
 from hmode.models.counter import CountingNetwork
-from hmode.models.weights import load_vgg
+from hmode.models.weights import load_vgg, measure_norms
 
 # Where torchvision's `vgg16_bn().features` is cut: each stage ends before the next max-pooling.
 STAGE_ENDS = (6, 13, 23, 33, 43)
@@ -46,7 +46,11 @@ def conv_relu(channels: list[int], kernels: list[int]) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """VGG-16-BN up to conv5_3: images `[B, 3, H, W]` → five feature maps at strides 1 … 16."""
+    """VGG-16-BN up to conv5_3: images `[B, 3, H, W]` → five feature maps at strides 1 … 16.
+
+    `unmeasured` says that its weights came from a VGG-16 without batch norms, whose own are still
+    to be measured (`measure`).
+    """
 
     def __init__(self, width: float, weights: str | Path | None):
         super().__init__()
@@ -63,9 +67,17 @@ class Encoder(nn.Module):
             nn.Sequential(*layers[a:b]) for a, b in zip(starts, STAGE_ENDS, strict=False)
         )
         self.channels = [scaled(c, width) for c in STAGE_CHANNELS]
-        if weights is not None:
-            flat = nn.Sequential(*(layer for stage in self.stages for layer in stage))
-            load_vgg(flat, "vgg16_bn", weights, width)
+        self.unmeasured = weights is not None and load_vgg(self.flat, "vgg16_bn", weights, width)
+
+    @property
+    def flat(self) -> nn.Sequential:
+        """All layers in one row, numbered as in torchvision's `vgg16_bn().features`."""
+        return nn.Sequential(*(layer for stage in self.stages for layer in stage))
+
+    def measure(self, images: Tensor) -> None:
+        """Give the batch norms the statistics of normalised images, see `measure_norms`."""
+        measure_norms(self.flat, images)
+        self.unmeasured = False
 
     def forward(self, images: Tensor) -> list[Tensor]:
         outputs = []
@@ -113,20 +125,29 @@ class EncoderDecoder(CountingNetwork):
             block at stride 2 with a skip from conv2_2.
         width: scales every channel count; 1.0 is the paper's network.
         weights: None (from scratch), "imagenet" (torchvision's, downloaded) or the path of a
-            vgg16_bn state dict, for the encoder; width 1.0 only.
+            vgg16_bn state dict, for the encoder at width 1.0 only; or "imagenet-plain" or the path
+            of a state dict of vgg16, without batch norms, after which `encoder.measure` is due.
         density_scale: what map values are multiplied by; people per pixel are small numbers.
+        encoder_width: scales the encoder's channels instead of `width`: a small network can keep
+            the encoder that ImageNet taught.
 
     Raises:
         InputError: a setting is out of its range, or the weights do not fit.
     """
 
-    def __init__(self, *, experts: int, width: float, weights, density_scale: float):
+    def __init__(
+        self, *, experts: int, width: float, weights, density_scale: float, encoder_width=None
+    ):
         if experts not in range(2, len(BLOCK_CHANNELS) + 1):
             raise InputError(f"experts is {experts!r}, expected 2 to {len(BLOCK_CHANNELS)}")
         stride = ENCODER_STRIDE // 2 ** (experts - 1)
         super().__init__(width=width, weights=weights, density_scale=density_scale, stride=stride)
         self.config["experts"] = experts
-        self.encoder = Encoder(width, weights)
+        if encoder_width is not None:
+            self.config["encoder_width"] = encoder_width
+            if not encoder_width > 0:
+                raise InputError(f"encoder_width is {encoder_width!r}, expected a positive number")
+        self.encoder = Encoder(width if encoder_width is None else encoder_width, weights)
         self.decoder = Decoder(experts, self.encoder, width)
 
     def features(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -141,8 +162,8 @@ class MultiScaleNetwork(EncoderDecoder):
     Arguments and errors as those of `EncoderDecoder`.
     """
 
-    def __init__(self, *, experts: int, width: float, weights, density_scale: float):
-        super().__init__(experts=experts, width=width, weights=weights, density_scale=density_scale)
+    def __init__(self, *, width: float, **settings):
+        super().__init__(width=width, **settings)
         self.heads = nn.ModuleList(  # E_1, the finest, first
             density_head(channels, width, self.scale) for channels in self.decoder.channels[::-1]
         )

@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from hmode.errors import InputError
 from hmode.models.prediction import Prediction
+from hmode.models.weights import label
 
 MIN_SIDE = 32
 
@@ -19,7 +20,7 @@ class CountingNetwork(nn.Module):
         config: arguments of `build_model` that make this network again.
         stride: pixels per cell side of the maps.
         scale: what map values are multiplied by.
-        initial_weights: where the encoder's weights came from, None for random ones.
+        initial_weights: what the encoder's weights were, None for random ones; a file's digest.
 
     Raises:
         InputError: width or density_scale is not positive.
@@ -37,7 +38,7 @@ class CountingNetwork(nn.Module):
             "width": width,
             "density_scale": density_scale,
         }
-        self.initial_weights = None if weights is None else str(weights)
+        self.initial_weights = label(weights)
         self.scale = float(density_scale)
         self.stride = stride
 

@@ -55,6 +55,8 @@ class GatingNet(nn.Module):
         width: scales `hidden`.
         design: as `trunk` takes it.
         gating: one of `GATINGS`.
+        std: of the initial weights; None: He et al.'s.
+        relu: whether the last convolution, too, is followed by a ReLU (the paper).
     """
 
     def __init__(
@@ -66,6 +68,8 @@ class GatingNet(nn.Module):
         *,
         design: str = "conv",
         gating: str = "pixel",
+        std: float | None = INITIAL_STD,
+        relu: bool = True,
     ):
         super().__init__()
         self.shape, self.gating = shape, gating
@@ -76,10 +80,12 @@ class GatingNet(nn.Module):
         # As in the released code. With He's larger weights gating net 2 settles on a single group
         # within the first epochs of a training from scratch, and no loss brings it back.
         for module in self.layers.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=INITIAL_STD)
+            if isinstance(module, nn.Conv2d) and std is not None:
+                nn.init.normal_(module.weight, std=std)
         # A common shift changes no softmax, but it keeps the last ReLU from starting shut.
         nn.init.ones_(self.layers[-2].bias)
+        if not relu:
+            self.layers[-1] = nn.Identity()
 
     def forward(self, features: Tensor, grid: tuple[int, int]) -> Tensor:
         """Features `[B, c_in, ., .]` → `[B, M, N, h, w]`; `[B, M, N, C, 1, 1]` for "channel"."""

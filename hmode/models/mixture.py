@@ -19,6 +19,7 @@ from hmode.models.gating import (
     GATE1_DESIGNS,
     GATE2_CHANNELS,
     GATINGS,
+    INITIAL_STD,
     AttentionNet,
     GatingNet,
 )
@@ -46,8 +47,16 @@ class Baseline(MultiScaleNetwork):
     `EncoderDecoder`; the default is the paper's network.
     """
 
-    def __init__(self, experts=3, width=1.0, weights=None, *, density_scale=100.0):
-        super().__init__(experts=experts, width=width, weights=weights, density_scale=density_scale)
+    def __init__(
+        self, experts=3, width=1.0, weights=None, *, density_scale=100.0, encoder_width=None
+    ):
+        super().__init__(
+            experts=experts,
+            width=width,
+            weights=weights,
+            density_scale=density_scale,
+            encoder_width=encoder_width,
+        )
 
     def predict_maps(self, images: Tensor) -> dict:
         _, blocks = self.features(images)
@@ -63,8 +72,16 @@ class Concat(EncoderDecoder):
     Arguments as those of `EncoderDecoder`.
     """
 
-    def __init__(self, experts=3, width=1.0, weights=None, *, density_scale=100.0):
-        super().__init__(experts=experts, width=width, weights=weights, density_scale=density_scale)
+    def __init__(
+        self, experts=3, width=1.0, weights=None, *, density_scale=100.0, encoder_width=None
+    ):
+        super().__init__(
+            experts=experts,
+            width=width,
+            weights=weights,
+            density_scale=density_scale,
+            encoder_width=encoder_width,
+        )
         self.head = start_alive(conv_relu([sum(self.decoder.channels), 1], [1]), self.scale)
 
     def predict_maps(self, images: Tensor) -> dict:
@@ -89,7 +106,7 @@ class HMoDE(MultiScaleNetwork):
             last mixture (Table VIII), by a gating net of gating net 1's design. 1 is the plain
             mixture of experts (Table IV, "MoE"): gating net 1 mixes all K; without groups,
             gating net 2 and attention, whose settings must be left alone.
-        width, weights, density_scale: as in `EncoderDecoder`.
+        width, weights, density_scale, encoder_width: as in `EncoderDecoder`.
         groups: None for all combinations, or the first level's groups as 0-based expert indices,
             N each; experts in none of them pass on to the next level. An ordinary hierarchy
             without overlap, ((E1, E3), E2) of Table IV, is [[0, 2]]. Depth 2 only.
@@ -102,6 +119,8 @@ class HMoDE(MultiScaleNetwork):
             gating net 2 reads F itself (Table IV, w/o att).
         local_head: give the finest decoder block a second density head, for the local counts
             (Table IX, DB): `Prediction.local`.
+        gate_std: standard deviation of the gating nets' initial weights, or None for He et al.'s.
+        gate_relu: whether a ReLU stands before the gating nets' softmax, as in the paper.
 
     Raises:
         InputError: a setting is out of its range, or settings contradict each other.
@@ -122,8 +141,17 @@ class HMoDE(MultiScaleNetwork):
         gate1_input="EB3",
         attention="conv3",
         local_head=False,
+        encoder_width=None,
+        gate_std=INITIAL_STD,
+        gate_relu=True,
     ):
-        super().__init__(experts=experts, width=width, weights=weights, density_scale=density_scale)
+        super().__init__(
+            experts=experts,
+            width=width,
+            weights=weights,
+            density_scale=density_scale,
+            encoder_width=encoder_width,
+        )
         settings = {
             "group_size": group_size,
             "depth": depth,
@@ -140,7 +168,12 @@ class HMoDE(MultiScaleNetwork):
             settings["attention"] = attention = None
         if groups is not None:
             settings["groups"] = [list(group) for group in groups]
-        self.config |= settings
+        # Stored configurations are older than these two: only what is not the default is named.
+        start = {"std": gate_std, "relu": gate_relu}
+        usual = {"std": INITIAL_STD, "relu": True}
+        self.config |= settings | {
+            f"gate_{name}": value for name, value in start.items() if value != usual[name]
+        }
 
         channels = [*self.encoder.channels, *self.decoder.channels]
         finest = self.decoder.channels[-1]
@@ -148,11 +181,14 @@ class HMoDE(MultiScaleNetwork):
         self.place = PLACES[gate1_input]
         self.inner_gates = nn.ModuleList()
         for i, level in enumerate(self.levels):
-            members = torch.tensor(level.groups)  # [M, N]
+            # On the CPU though the network be made on the meta device: no weights file holds it.
+            members = torch.tensor(level.groups, device="cpu")  # [M, N]
             self.register_buffer(f"members{i}", members, persistent=False)
             c_in, shape = channels[self.place], (*members.shape, *per_member)
             self.inner_gates.append(
-                GatingNet(c_in, GATE1_DESIGNS[gate1], shape, width, design=gate1, gating=gating)
+                GatingNet(
+                    c_in, GATE1_DESIGNS[gate1], shape, width, design=gate1, gating=gating, **start
+                )
             )
         self.attention = self.gate2 = self.channel_mixing = self.local_head = None
         c_in = self.encoder.channels[-1]
@@ -160,7 +196,7 @@ class HMoDE(MultiScaleNetwork):
             self.attention = AttentionNet(c_in, width, attention)
         if depth > 1:
             shape = (1, self.levels[-1].outputs, *per_member)
-            self.gate2 = GatingNet(c_in, GATE2_CHANNELS, shape, width, gating=gating)
+            self.gate2 = GatingNet(c_in, GATE2_CHANNELS, shape, width, gating=gating, **start)
         if gating == "channel":
             mixtures = [len(level.groups) for level in self.levels] + [1] * (depth > 1)
             self.channel_mixing = ChannelMixing(
@@ -237,7 +273,9 @@ class HMoDE(MultiScaleNetwork):
             self.inner_gates, self.members, self.levels, strict=True
         ):
             gates.append(gating_net(gate1_input, grid))  # [B, M, N, h, w]
-            mixed.append((gates[-1] * inputs[:, members]).sum(dim=2))  # [B, M, h, w]
+            # Not inputs[:, members], whose gradient on a GPU is a sort.
+            grouped = inputs.index_select(1, members.flatten()).unflatten(1, members.shape)
+            mixed.append((gates[-1] * grouped).sum(dim=2))  # [B, M, h, w]
             passed = [inputs[:, i : i + 1] for i in level.passed]
             inputs = torch.cat([mixed[-1], *passed], dim=1)
         if self.gate2 is not None:
