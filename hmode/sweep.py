@@ -2,32 +2,31 @@
 
 The run folders are the only memory. A run is done when its result.json is there; one that was
 interrupted, with its worker or with the whole sweep, goes on from its last checkpoint. A process
-that trains a run holds a lock on a file beside its folder, which the operating system releases
-when the process ends, however it ends: so neither two sweeps, nor a worker given up for dead and
-the one that takes over from it, ever train in the same folder.
+that trains a run holds the lock of its folder (`hmode.runs`): so neither two sweeps, nor a worker
+given up for dead and the one that takes over from it, ever train in the same folder.
 """
 
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 import torch
 from distributed import Client, Future, as_completed, get_worker
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from hmode.cluster import local_cluster, remote_cluster, worker_environments
-from hmode.errors import HmodeError, InputError
+from hmode.data import identify
+from hmode.errors import BusyError, HmodeError, InputError
 from hmode.evaluation import progress_bar
 from hmode.experiments import canonical, run, splits
 from hmode.experiments.running import FOLDS, device_name, run_folder
-from hmode.profiles import load_profile
+from hmode.profiles import Profile, load_profile
 from hmode.results import collect
+from hmode.runs import RunFolder
 
 _one_at_a_time = threading.Lock()  # accelerate's state and torch's threads are the process's
 
@@ -55,8 +54,8 @@ class Plan:
         first_seed, dataset, profile, data_root, device, runs: as for `hmode.run`.
 
     Raises:
-        InputError: a value is unknown or out of its range, or the runs that are there could not
-            stand in one table (`hmode.results.require_uniform`).
+        InputError: a value is unknown or out of its range, a run that is done is of other data, or
+            the runs that are there could not stand in one table (`hmode.results.require_uniform`).
         MissingFileError: the data are not there.
     """
 
@@ -82,8 +81,19 @@ class Plan:
         settings = load_profile(self.profile, self.dataset)
         for job in self.jobs:
             self.folder(job)  # refuses a wrong seed
-        splits(self.dataset, settings, self.data_root, self.jobs[0].fold)
+        self._require_data(settings)
         collect(self.runs, self.profile, self.dataset, self.experiments)
+
+    def _require_data(self, settings: Profile) -> None:
+        """See that the data are there, and that what is done was done on them."""
+        for fold in dict.fromkeys(job.fold for job in self.jobs):
+            parts = splits(self.dataset, settings, self.data_root, fold)
+            done = [job for job in self.jobs if job.fold == fold and self.done(job)]
+            if done:
+                train, validation, test = map(identify, parts)
+            for job in done:
+                folder = RunFolder(self.folder(job))
+                folder.require_data(train=train, validation=validation, test=test)
 
     @property
     def jobs(self) -> list[Job]:
@@ -208,31 +218,15 @@ def work(plan: Plan, job: Job, topic: str, wait: bool = False) -> float | str | 
         another process is at it, unless to wait for that.
     """
     try:
-        with _one_at_a_time, _locked(plan.folder(job), wait) as alone:
-            if not alone:
-                return None
+        with _one_at_a_time, RunFolder(plan.folder(job)).alone(wait=wait):
             get_worker().log_event(topic, str(job))
             threads = os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads()
             torch.set_num_threads(int(threads))
             return plan.run(job)
+    except BusyError:
+        return None
     except Exception as error:  # whatever it is, the other jobs go on
         return _line(error)
-
-
-@contextmanager
-def _locked(folder: Path, wait: bool) -> Iterator[bool]:
-    """Keep all others out of a run's folder; yields False if one is in there, unless to wait."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=-1 if wait else 0)
-    try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
 
 
 def _line(error: BaseException) -> str:
