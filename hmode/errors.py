@@ -20,5 +20,9 @@ class OutputError(HmodeError, OSError):
     """A file cannot be written: names it and says why."""
 
 
+class BusyError(HmodeError, RuntimeError):
+    """Another process is at work in a run folder: says which."""
+
+
 class TrainingError(HmodeError, RuntimeError):
     """Training cannot usefully go on (a loss that is not a number, a dead density map)."""

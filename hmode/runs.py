@@ -3,60 +3,127 @@
 Everything is written beside its place and then renamed, so that a reader, or a run that starts
 again after a crash, never sees half a file. The checkpoint is renamed last: what was written
 before it is written again, with the same bytes, when the epoch is repeated.
+
+Whoever writes holds a lock on a file beside the folder, which the operating system releases when
+the process ends, however it ends.
 """
 
 import csv
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from safetensors import SafetensorError
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hmode.errors import InputError, MissingFileError, OutputError
+from hmode.errors import BusyError, InputError, MissingFileError, OutputError
+
+CHECKPOINT = re.compile(r"checkpoint-([0-9]+)\.safetensors")
+DATA = ("train", "validation", "test")  # the parts of a configuration that say on what
 
 
 class RunFolder:
     """One training's folder: config.json, history.csv, timing.csv, best.safetensors,
-    last.safetensors (when it is finished) and checkpoint-<epochs done> (until then)."""
+    last.safetensors (when it is finished) and checkpoint-<epochs done>.safetensors (until then)."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
 
     def claim(self, config: dict, *, resume: bool) -> None:
-        """Make the folder this configuration's, emptied first if not to resume.
+        """Make the folder this configuration's, emptied first if not to resume; be `alone` in it,
+        unless the run is finished: then nothing is written, and the folder may be read-only.
 
         Raises:
-            InputError: it holds a run of another configuration, or files that are no run.
+            InputError: it holds a run of another configuration, or one of other data, if to
+                resume, or files that are no run.
+            OutputError: it cannot be written.
+
+        Warns:
+            the run is from before the data were part of a configuration.
         """
         config = json.loads(json.dumps(config))
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: a run folder is wanted, found a file")
-        if (self.path / "config.json").is_file():
-            self._require_same(config)
-            if not resume:
-                self._remove()
+        there = (self.path / "config.json").is_file()
+        if there:
+            self.require_same(config, fresh=not resume)
         elif self.path.is_dir() and any(not _is_partial(each) for each in self.path.iterdir()):
             raise InputError(f"{self.path}: not empty and not a run folder (no config.json)")
-        self.path.mkdir(parents=True, exist_ok=True)
-        for leftover in filter(_is_partial, self.path.iterdir()):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        write_atomically(
-            self.path / "config.json",
-            lambda path: path.write_text(json.dumps(config, indent=2) + "\n"),
-        )
+        if there and resume and self.settled:
+            return
+        try:
+            self._clean(everything=there and not resume)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error}") from error
+        if not (there and resume):
+            write_atomically(
+                self.path / "config.json",
+                lambda path: path.write_text(json.dumps(config, indent=2) + "\n"),
+            )
 
-    def _remove(self) -> None:
-        """Take the folder away under another name first: half of a run is no run."""
-        aside = self.path.with_name(self.path.name + ".partial")
+    @property
+    def settled(self) -> bool:
+        """Whether the training ran to its end and nothing is left to do."""
+        return self.finished and not self._leftovers()
+
+    def _leftovers(self) -> list[Path]:
+        """What a killed training left, and a finished one's checkpoints."""
+        old = self.path.glob("checkpoint-*") if self.finished else ()
+        return [*filter(_is_partial, self.path.iterdir()), *old]
+
+    def _clean(self, everything: bool) -> None:
+        """Make the folder, without what a killed training left, or empty."""
+        aside = self._real.with_name(self._real.name + ".partial")
         shutil.rmtree(aside, ignore_errors=True)
-        os.replace(self.path, aside)
-        shutil.rmtree(aside)
+        if everything:  # under another name first: half of a run is no run
+            os.replace(self._real, aside)
+            shutil.rmtree(aside)
+        self._real.mkdir(parents=True, exist_ok=True)
+        for leftover in self._leftovers():
+            _remove(leftover)
+
+    @property
+    def _real(self) -> Path:
+        """The folder itself, where the path is a link."""
+        return Path(os.path.realpath(self.path))
+
+    @contextmanager
+    def alone(self, *, wait: bool = True) -> Iterator[None]:
+        """Keep all others out; who is in already may enter again. Says for whom it waits.
+
+        Raises:
+            BusyError: another is in there, and not to wait.
+            OutputError: there is no place for the lock.
+        """
+        path = self._real.with_name(f".{self._real.name}.lock")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path, is_singleton=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                busy = f"{self.path}: {_holder(path)} is at work on this run"
+                if not wait:
+                    raise BusyError(f"{busy}; try again when it is done") from None
+                print(f"{busy}; waiting for it", file=sys.stderr)
+                lock.acquire(timeout=-1)
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be locked: {error}") from error
+        try:
+            _sign(path)
+            yield
+        finally:
+            lock.release()
 
     def config(self) -> dict:
         """The stored configuration.
@@ -82,22 +149,52 @@ class RunFolder:
         text = json.dumps(config, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def _require_same(self, config: dict) -> None:
-        there, here = _flatten(self.config()), _flatten(config)
+    def require_same(self, config: dict, *, fresh: bool = False) -> None:
+        """See that the stored configuration is this one; with other data, if to start afresh.
+
+        Raises:
+            InputError: it is another, or of other data.
+
+        Warns:
+            the run is from before the data were part of a configuration.
+        """
+        there, here = _flatten(self.config()), _flatten(json.loads(json.dumps(config)))
+        unknown = [key for key in here if key.endswith(".digest") and key not in there]
+        if there.get("test", "noted") is None and "test.name" in here:  # it was not watched
+            del there["test"]
+            unknown = [key for key in here if key in unknown or key.startswith("test.")]
+        if unknown and not fresh:
+            warnings.warn(
+                f"{self.path}: made before runs noted a digest of their data, so whether it is of "
+                "these data is unknown; --fresh trains it again",
+                stacklevel=3,
+            )
+        here = {key: value for key, value in here.items() if key not in unknown}
         # Settings that both have say more than those that only one network takes.
         keys = sorted(
             there.keys() | here.keys(), key=lambda k: (k not in there or k not in here, k)
         )
-        differences = [
-            f"{key} is {there.get(key, 'absent')!r} there, {here.get(key, 'absent')!r} here"
+        differences = {
+            key: f"{key} is {there.get(key, 'absent')!r} there, {here.get(key, 'absent')!r} here"
             for key in keys
             if there.get(key, "absent") != here.get(key, "absent")
-        ]
-        if differences:
+        }
+        some = "; ".join([*differences.values()][:4])
+        if not all(key.partition(".")[0] in DATA for key in differences):
             raise InputError(
-                f"{self.path}: holds a run of another configuration "
-                f"({'; '.join(differences[:4])}); choose another folder or remove it"
+                f"{self.path}: holds a run of another configuration ({some}); choose another "
+                "folder or remove it"
             )
+        if differences and not fresh:
+            raise InputError(
+                f"{self.path}: holds a run of other data ({some}); train it again with --fresh "
+                "(resume=False), or choose another folder"
+            )
+
+    def require_data(self, **parts: dict) -> None:
+        """See that the run is of these data (train, validation, test), as `identify` says them;
+        errors and warnings as those of `require_same`."""
+        self.require_same({**self.config(), **parts})
 
     @property
     def finished(self) -> bool:
@@ -105,22 +202,24 @@ class RunFolder:
         return (self.path / "last.safetensors").is_file()
 
     def checkpoint(self) -> tuple[int, Path | None]:
-        """Epochs done and the newest complete checkpoint, or (0, None)."""
-        found = [path for path in self.path.glob("checkpoint-*") if not _is_partial(path)]
-        if not found:
-            return 0, None
-        newest = max(found, key=_epochs_done)
-        return _epochs_done(newest), newest
+        """Epochs done and the newest complete checkpoint, or (0, None).
 
-    def save_checkpoint(self, epochs: int, save: Callable[[Path], None]) -> None:
-        """Commit a checkpoint that `save` writes into the folder it is given; drop older ones."""
-        path = self.path / f"checkpoint-{epochs:04d}"
-        partial = path.with_suffix(".partial")
-        partial.mkdir()
-        save(partial)
-        for each in partial.rglob("*"):
-            _flush(each)
-        os.replace(partial, path)
+        Raises:
+            InputError: there is one of an earlier version, whose pickled parts are not read.
+        """
+        found = [path for path in self.path.glob("checkpoint-*") if not _is_partial(path)]
+        done = {int(match[1]): p for p in found if (match := CHECKPOINT.fullmatch(p.name))}
+        if found and not done:
+            raise InputError(
+                f"{found[0]}: no checkpoint of this version (pickled ones are not read, as they "
+                "may hold code); start over with --fresh"
+            )
+        return max(done.items(), default=(0, None))
+
+    def save_checkpoint(self, epochs: int, tensors: dict[str, Tensor], values: dict) -> None:
+        """Commit a checkpoint of tensors and plain values; drop older ones."""
+        path = self.path / f"checkpoint-{epochs:04d}.safetensors"
+        _save_tensors(path, tensors, {"values": json.dumps(values)})
         _flush(self.path)
         self.drop_checkpoints(but=path)
 
@@ -128,12 +227,11 @@ class RunFolder:
         """Remove all checkpoints, or all but one."""
         for old in self.path.glob("checkpoint-*"):
             if old != but:
-                shutil.rmtree(old)
+                _remove(old)
 
     def save_weights(self, which: str, state: dict[str, Tensor]) -> None:
         """Write best.safetensors or last.safetensors."""
-        state = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-        write_atomically(self.path / f"{which}.safetensors", lambda path: save_file(state, path))
+        _save_tensors(self.path / f"{which}.safetensors", state)
 
     def weights(self, which: str = "best") -> dict[str, Tensor]:
         """The best or last weights.
@@ -158,6 +256,25 @@ class RunFolder:
         """The rows of a CSV file of this folder, as text; [] when it is not there."""
         path = self.path / name
         return read_csv(path) if path.is_file() else []
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """A checkpoint's tensors and plain values.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            values = json.loads((file.metadata() or {})["values"])
+            return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"not a readable checkpoint: {error}") from None
+
+
+def _save_tensors(path: Path, tensors: dict[str, Tensor], values: dict | None = None) -> None:
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_atomically(path, lambda partial: save_file(tensors, partial, metadata=values))
 
 
 def write_csv(path: Path, rows: list[dict]) -> None:
@@ -188,7 +305,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """
     partial = path.with_name(path.name + ".partial")
     try:
+        partial.unlink(missing_ok=True)
+        partial.touch()
+        mode = partial.stat().st_mode  # as the umask wants it, whatever `write` makes of it
         write(partial)
+        partial.chmod(mode)
         _flush(partial)
         os.replace(partial, path)
     except (OSError, SafetensorError) as error:
@@ -209,11 +330,27 @@ def _flush(path: Path) -> None:
 
 
 def _is_partial(path: Path) -> bool:
-    return path.name.endswith(".partial")
+    """Whether it is what a killed process left: ours, or safetensors' own."""
+    return path.name.endswith(".partial") or path.name.startswith(".tmp")
 
 
-def _epochs_done(path: Path) -> int:
-    return int(path.name.removeprefix("checkpoint-"))
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _sign(lock: Path) -> None:
+    """Note in a lock's file who holds it, for those who find it taken."""
+    with suppress(OSError):  # some systems let nobody write to a locked file
+        if lock.read_text()[:8] in ("", "process "):
+            lock.write_text(f"process {os.getpid()} on {platform.node()}")
+
+
+def _holder(lock: Path) -> str:
+    with suppress(OSError, UnicodeDecodeError):
+        text = lock.read_text()
+        if text.startswith("process ") and text.isprintable():
+            return text[:100]
+    return "another process"
 
 
 def _flatten(config: dict, prefix: str = "") -> dict:

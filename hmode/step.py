@@ -75,7 +75,6 @@ class TrainingStep:
         self.average = None
         if schedule.average:
             self.average = RunningAverage(network, schedule.average)
-            accelerator.register_for_checkpointing(self.average)
         if compile:
             network.compile()
         optimiser = torch.optim.Adam(
@@ -99,14 +98,6 @@ class TrainingStep:
                 group["lr"] = rate
         stream = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
         self.generator.manual_seed(int(stream[0]) >> 1)
-
-    def settle(self) -> None:
-        """Make a loaded checkpoint this device's: it may come from a device of another kind."""
-        device = self.accelerator.device
-        for group in self.optimiser.param_groups:
-            group |= {"lr": float(group["lr"]), "capturable": False}
-        for state in self.optimiser.state.values():
-            state["step"] = state["step"].to(device)
 
     def __call__(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         """Train on one batch.

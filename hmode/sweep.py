@@ -3,31 +3,30 @@ other in this process, which needs no Dask, as often as one likes side by side.
 
 The run folders are the only memory. A run is done when its result.json is there; one that was
 interrupted, with its worker or with the whole sweep, goes on from its last checkpoint. A process
-that trains a run holds a lock on a file beside its folder, which the operating system releases
-when the process ends, however it ends: so neither two sweeps, nor a worker given up for dead and
-the one that takes over from it, ever train in the same folder.
+that trains a run holds the lock of its folder (`hmode.runs`): so neither two sweeps, nor a worker
+given up for dead and the one that takes over from it, ever train in the same folder.
 """
 
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import torch
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from hmode.errors import HmodeError, InputError
+from hmode.data import identify
+from hmode.errors import BusyError, HmodeError, InputError
 from hmode.evaluation import progress_bar
 from hmode.experiments import canonical, run, splits
 from hmode.experiments.running import FOLDS, device_name, run_folder
-from hmode.profiles import load_profile
+from hmode.profiles import Profile, load_profile
 from hmode.results import collect
+from hmode.runs import RunFolder
 
 if TYPE_CHECKING:  # Dask is an extra
     from distributed import Client, Future
@@ -58,8 +57,8 @@ class Plan:
         first_seed, dataset, profile, data_root, device, runs: as for `hmode.run`.
 
     Raises:
-        InputError: a value is unknown or out of its range, or the runs that are there could not
-            stand in one table (`hmode.results.require_uniform`).
+        InputError: a value is unknown or out of its range, a run that is done is of other data, or
+            the runs that are there could not stand in one table (`hmode.results.require_uniform`).
         MissingFileError: the data are not there.
     """
 
@@ -85,8 +84,19 @@ class Plan:
         settings = load_profile(self.profile, self.dataset)
         for job in self.jobs:
             self.folder(job)  # refuses a wrong seed
-        splits(self.dataset, settings, self.data_root, self.jobs[0].fold)
+        self._require_data(settings)
         collect(self.runs, self.profile, self.dataset, self.experiments)
+
+    def _require_data(self, settings: Profile) -> None:
+        """See that the data are there, and that what is done was done on them."""
+        for fold in dict.fromkeys(job.fold for job in self.jobs):
+            parts = splits(self.dataset, settings, self.data_root, fold)
+            done = [job for job in self.jobs if job.fold == fold and self.done(job)]
+            if done:
+                train, validation, test = map(identify, parts)
+            for job in done:
+                folder = RunFolder(self.folder(job))
+                folder.require_data(train=train, validation=validation, test=test)
 
     @property
     def jobs(self) -> list[Job]:
@@ -197,16 +207,19 @@ def _here(plan: Plan, jobs: list[Job], until: float | None, say) -> dict[Job, st
             if until is not None and started - began + longest > until:
                 say(f"{until:g} seconds are over, {job} and what follows is not begun")
                 break
+            if plan.done(job):  # by another process, meanwhile
+                progress.finish(job, "done by another process")
+                continue
             progress.start(str(job))
-            with _locked(plan.folder(job), wait=False) as alone:
-                if not alone or plan.done(job):
-                    progress.finish(job, "is another process's")
-                    continue
-                try:
-                    progress.finish(job, f"MAE {plan.run(job):.2f}")
-                except Exception as error:  # whatever it is, the other jobs go on
-                    failures[job] = _line(error)
-                    progress.finish(job, f"FAILED, {failures[job]}")
+            try:
+                with RunFolder(plan.folder(job)).alone(wait=False):
+                    text = f"MAE {plan.run(job):.2f}"
+            except BusyError:
+                text = "another process is at it"
+            except Exception as error:  # whatever it is, the other jobs go on
+                failures[job] = _line(error)
+                text = f"FAILED, {failures[job]}"
+            progress.finish(job, text)
             longest = max(longest, time.monotonic() - started)
     return failures
 
@@ -254,31 +267,15 @@ def work(plan: Plan, job: Job, topic: str, wait: bool = False) -> float | str | 
     from distributed import get_worker
 
     try:
-        with _one_at_a_time, _locked(plan.folder(job), wait) as alone:
-            if not alone:
-                return None
+        with _one_at_a_time, RunFolder(plan.folder(job)).alone(wait=wait):
             get_worker().log_event(topic, str(job))
             threads = os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads()
             torch.set_num_threads(int(threads))
             return plan.run(job)
+    except BusyError:
+        return None
     except Exception as error:  # whatever it is, the other jobs go on
         return _line(error)
-
-
-@contextmanager
-def _locked(folder: Path, wait: bool) -> Iterator[bool]:
-    """Keep all others out of a run's folder; yields False if one is in there, unless to wait."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=-1 if wait else 0)
-    try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
 
 
 def _line(error: BaseException) -> str:

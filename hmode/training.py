@@ -7,19 +7,22 @@ needs its weights and the optimiser's moments to go on as if nothing had happene
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
-from hmode.data import CropSampler, CrowdImage, Resident, describe
-from hmode.errors import TrainingError
+from hmode import checkpoint
+from hmode.data import CropSampler, CrowdImage, Resident, identify
+from hmode.errors import InputError, TrainingError
 from hmode.evaluation import evaluate, progress_bar
 from hmode.memory import kept_memory
 from hmode.models import CountingNetwork
 from hmode.profiles import Schedule
-from hmode.runs import RunFolder
+from hmode.runs import RunFolder, read_checkpoint
 from hmode.step import (
     DEFAULT,
     CapturedStep,
@@ -67,15 +70,17 @@ def fit(
     seed: int = 0,
     resume: bool = True,
     test: Sequence[CrowdImage] | None = None,
+    watch_test: bool = True,
     device: str = "auto",
     compute: Compute = DEFAULT,
     progress: bool | None = None,
 ) -> Training:
     """Train a network; go on where an earlier call with the same arguments was interrupted.
 
-    The weights kept as the best are those with the least MAE on `validation`; `test` is only
-    watched. Under `torchrun` or `accelerate launch` with several processes, each takes its share
-    of every batch, batch norm statistics are shared, and the result is that of one process.
+    The weights kept as the best are those with the least MAE on `validation`; `test` is at most
+    watched. One at a time trains in a folder, others wait. Under `torchrun` or `accelerate launch`
+    with several processes, each takes its share of every batch, batch norm statistics are shared,
+    and the result is that of one process.
 
     Args:
         model: is trained in place and left with the best weights, on the CPU. To read a finished
@@ -86,53 +91,67 @@ def fit(
         run_dir: folder of configuration, history and weights.
         seed: of batches, crops and flips.
         resume: False starts over.
+        watch_test: measure the errors on `test` at every validation.
         device: "auto", "cpu" or "cuda".
         compute: settings of speed and memory.
         progress: show a bar; None: where somebody watches.
 
     Raises:
-        InputError: run_dir holds a run of another configuration; a data set is empty.
+        InputError: run_dir holds a run of another configuration or of other data, or a damaged
+            one; a data set is empty.
+        BusyError: of several processes' training: another process trains in run_dir.
         TrainingError: the loss is not a number, or a density map is dead.
     """
     run = RunFolder(run_dir)
     accelerator = make_accelerator(device, schedule.precision)
-    settings = {
-        "model": model.config,
-        "initial_weights": model.initial_weights,
-        "schedule": asdict(schedule),
-        "seed": seed,
-        "train": describe(train),
-        "validation": describe(validation),
-        "test": None if test is None else describe(test),
-    }
-    if accelerator.is_main_process:
-        run.claim(settings, resume=resume)
-    accelerator.wait_for_everyone()
-    if not run.finished:
-        sampler = CropSampler(
-            train,
-            crop=schedule.crop,
-            batch_size=schedule.batch_size,
-            seed=seed,
-            device=accelerator.device,
-            rank=accelerator.process_index,
-            world=accelerator.num_processes,
-            memory=compute.memory,
-        )
-        validation = Resident(validation, accelerator.device, memory=compute.memory)
-        precision = resolve_precision(schedule.precision, accelerator.device)
-        with float32_products(precision), kept_memory():
-            loop = _Loop(accelerator, run, model, sampler, schedule, seed, compute)
-            loop.train(validation, test, progress)
-        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    elif accelerator.is_main_process:
-        run.drop_checkpoints()  # killed between its last weights and this
-    accelerator.wait_for_everyone()
+    with _alone(accelerator, run, resume):
+        if accelerator.is_main_process:
+            settings = _settings(model, schedule, seed, train, validation, test)
+            run.claim(settings, resume=resume)
+        accelerator.wait_for_everyone()
+        if not run.finished:
+            sampler = CropSampler(
+                train,
+                crop=schedule.crop,
+                batch_size=schedule.batch_size,
+                seed=seed,
+                device=accelerator.device,
+                rank=accelerator.process_index,
+                world=accelerator.num_processes,
+                memory=compute.memory,
+            )
+            validation = Resident(validation, accelerator.device, memory=compute.memory)
+            precision = resolve_precision(schedule.precision, accelerator.device)
+            with float32_products(precision), kept_memory():
+                loop = _Loop(accelerator, run, model, sampler, schedule, seed, compute)
+                loop.train(validation, test if watch_test else None, progress)
+            accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        accelerator.wait_for_everyone()
     if not any(each.is_meta for each in model.parameters()):
         model.cpu().load_state_dict(run.weights("best"))
     history = [_numbers(row) for row in run.table("history.csv")]
     seconds = sum(float(row["seconds"]) for row in run.table("timing.csv"))
     return Training(run.path, history, _best(history)["epoch"], seconds)
+
+
+def _alone(accelerator: Accelerator, run: RunFolder, resume: bool):
+    """The lock on a folder in which something is to be written, for the process that writes."""
+    if not accelerator.is_main_process or (resume and run.settled):
+        return nullcontext()
+    return run.alone(wait=accelerator.num_processes == 1)  # the other processes cannot wait
+
+
+def _settings(model, schedule, seed, train, validation, test) -> dict:
+    """All that decides what a training gives."""
+    return {
+        "model": model.config,
+        "initial_weights": model.initial_weights,
+        "schedule": asdict(schedule),
+        "seed": seed,
+        "train": identify(train),
+        "validation": identify(validation),
+        "test": None if test is None else identify(test),
+    }
 
 
 class _Loop:
@@ -143,19 +162,23 @@ class _Loop:
         self.schedule, self.seed, self.compute = schedule, seed, compute
         self.step = TrainingStep(accelerator, model, schedule, compile=compute.compile)
         self.take_step = self.step  # or its captured form
+        self.best: dict[str, Tensor] = {}  # the best weights until they are written
 
     def train(self, validation, test, progress) -> None:
         schedule = self.schedule
-        done, checkpoint = self.run.checkpoint()
-        if checkpoint is not None:
-            self.accelerator.load_state(str(checkpoint))
-            self.step.settle()
+        done, path = self.run.checkpoint()
+        if path is not None:
+            try:
+                checkpoint.restore(self.step, *read_checkpoint(path))
+            except InputError as error:
+                raise InputError(f"{path}: {error}; start over with --fresh") from None
         if self.compute.graphs and can_be_captured(self.accelerator, schedule):
             self.take_step = CapturedStep(self.step)
         if torch.cuda.is_available():  # earlier trainings of this process are not this one's
             torch.cuda.reset_peak_memory_stats()
         history = [_numbers(row) for row in self.run.table("history.csv")][:done]
         timing = self.run.table("timing.csv")[:done]
+        _require_whole(self.run, history, timing, done)
         with progress_bar(schedule.epochs * self.sampler.steps, progress) as bar:
             bar.update(done * self.sampler.steps)
             for epoch in range(done, schedule.epochs):
@@ -216,13 +239,33 @@ class _Loop:
             run.save_table("history.csv", history)
             run.save_table("timing.csv", timing)
             if _best(history)["epoch"] == done:
-                run.save_weights("best", self.step.kept.state_dict())
+                state = self.step.kept.state_dict()
+                self.best = {name: value.clone() for name, value in state.items()}
+            if due and self.best:  # what is better than the last checkpoint's, found since
+                run.save_weights("best", self.best)
+                self.best = {}
             if last:
                 run.save_weights("last", self.step.kept.state_dict())
                 run.drop_checkpoints()
             elif due:
-                run.save_checkpoint(done, lambda path: self.accelerator.save_state(str(path)))
+                run.save_checkpoint(done, *checkpoint.state(self.step))
         self.accelerator.wait_for_everyone()
+
+
+def _require_whole(run: RunFolder, history: list, timing: list, done: int) -> None:
+    """See that a run has all that its checkpoint came after: else another epoch would be chosen."""
+    lost = [
+        name
+        for name, rows in (("history.csv", history), ("timing.csv", timing))
+        if len(rows) != done
+    ]
+    if _best(history)["epoch"] and not (run.path / "best.safetensors").is_file():
+        lost.append("best.safetensors")
+    if lost:
+        raise InputError(
+            f"{run.path / lost[0]}: damaged or not there, yet {done} epochs are done; start over "
+            "with --fresh"
+        )
 
 
 def _require_finite(row: dict, run_dir: Path) -> None:

@@ -1,5 +1,6 @@
 """The training step: it waits for nothing, and its captured form computes the same."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -10,8 +11,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import hmode
+from hmode import checkpoint
 from hmode import step as module
 from hmode.data import Batch, CropSampler
+from hmode.errors import InputError
 from hmode.losses import SETTINGS, LossSettings
 from hmode.profiles import Schedule
 from hmode.step import (
@@ -28,14 +31,14 @@ SCHEDULE = Schedule(epochs=1, batch_size=2, crop=64, learning_rate=1e-3, average
 CROWDS = crowds([3, 40, 9, 17, 0, 30, 5, 8, 16, 33, 12, 1])
 
 
-def network():
+def network(seed=0):
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         return hmode.HMoDE(width=0.0625)
 
 
-def make_step(schedule=SCHEDULE) -> TrainingStep:
-    step = TrainingStep(make_accelerator("cpu", schedule.precision), network(), schedule)
+def make_step(schedule=SCHEDULE, seed=0) -> TrainingStep:
+    step = TrainingStep(make_accelerator("cpu", schedule.precision), network(seed), schedule)
     step.begin_epoch(schedule.learning_rate, 0, 0)
     return step
 
@@ -130,20 +133,33 @@ def test_what_can_be_captured(device, processes, changes, expected):
     assert can_be_captured(accelerator, replace(SCHEDULE, **changes)) is expected
 
 
-def test_a_checkpoint_of_another_kind_of_device_is_made_this_ones():
-    step, captured = make_step(), make_step()
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_step_goes_on_from_its_checkpoint_as_if_nothing_had_been(average):
+    """Also where it was captured: learning rates are then tensors, which no checkpoint keeps."""
     first, second = batches()[:2]
-    for each in (step, captured):
-        each(first)
-    state = step.optimiser.state_dict()
-    (group,) = state["param_groups"]
-    group |= {"lr": torch.tensor(group["lr"]), "capturable": True}
-    step.optimiser.load_state_dict(state)
-    step.settle()
-    step.begin_epoch(1e-3, 0, 0)
-    assert step(second)[0]["total"] == captured(second)[0]["total"]
-    (group,) = step.optimiser.param_groups
-    assert (type(group["lr"]), group["capturable"]) == (float, False)
+    schedule = replace(SCHEDULE, average=average)
+    whole, fresh = make_step(schedule), make_step(schedule, seed=5)
+    whole(first)
+    tensors, values = checkpoint.state(whole)
+    assert {key.partition(".")[0] for key in tensors} == {"network", "adam"} | (
+        {"average"} if average else set()
+    )
+    stored = {key: value.clone() for key, value in tensors.items()}
+    for group in whole.optimiser.param_groups:
+        group["lr"] = torch.tensor(group["lr"])
+    checkpoint.restore(fresh, stored, json.loads(json.dumps(values)))
+    for step in (whole, fresh):
+        step.begin_epoch(1e-3, 0, 0)
+    assert fresh(second)[0]["total"] == whole(second)[0]["total"]
+    for name, value in whole.kept.state_dict().items():
+        assert torch.equal(fresh.kept.state_dict()[name], value), name
+
+
+def test_a_checkpoint_of_another_network_is_refused():
+    tensors, values = checkpoint.state(make_step())
+    del tensors[next(iter(tensors))]
+    with pytest.raises(InputError, match="not a checkpoint of this training"):
+        checkpoint.restore(make_step(), tensors, values)
 
 
 def test_the_running_average_is_torchs():

@@ -90,6 +90,7 @@ class TestRun:
         assert config["schedule"]["loss"]["regions"] == 9
         assert config["seed"] == 0
         assert [config[name]["images"] for name in ("train", "validation", "test")] == [4, 2, 3]
+        assert len({config[name]["digest"] for name in ("train", "validation", "test")}) == 3
 
     def test_its_history_has_a_row_an_epoch(self, finished):
         assert [row["epoch"] for row in finished.history] == [1, 2, 3, 4]
@@ -356,7 +357,6 @@ class TestResume:
                 {"schedule": replace(SCHEDULE, loss=replace(SCHEDULE.loss, regions=5))},
                 "schedule.loss.regions is 9 there, 5 here",
             ),
-            ({"test": None}, "test"),
         ],
     )
     def test_another_configuration_is_refused_and_nothing_is_overwritten(
@@ -369,6 +369,13 @@ class TestResume:
             assert message in str(error.value)
             assert str(finished.run_dir) in str(error.value)
             assert files(finished.run_dir) == before
+
+    @pytest.mark.parametrize("test", [None, crowds([25, 8, 41], size=(70, 66), seed=90)])
+    def test_other_data_are_refused_and_nothing_is_overwritten(self, finished, test):
+        before = files(finished.run_dir)
+        with pytest.raises(InputError, match=r"holds a run of other data \(test.*--fresh"):
+            train(finished.run_dir, test=test)
+        assert files(finished.run_dir) == before
 
     def test_a_folder_that_is_no_run_is_refused(self, tmp_path):
         (tmp_path / "photo.jpg").write_bytes(b"dear to me")

@@ -6,6 +6,7 @@ from hmode.data.registry import (
     Selection,
     describe,
     hold_out,
+    identify,
     open_dataset,
     true_counts,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "Selection",
     "describe",
     "hold_out",
+    "identify",
     "normalise",
     "open_dataset",
     "true_counts",

@@ -1,14 +1,18 @@
 """One split of a data set on disk, as a sequence that decodes an image when it is asked for."""
 
 import operator
+import os
+import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
+from hashlib import file_digest, sha256
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from hmode.data.formats import one_line
 from hmode.data.sample import CrowdImage
 from hmode.data.source import Item, Listing, Source
 from hmode.errors import InputError, MissingFileError
@@ -16,6 +20,8 @@ from hmode.metrics.regions import people_in
 
 # No small image is enlarged beyond this: 2^27 RGB pixels are 400 MB.
 MOST_PIXELS = 2**27
+
+_fingerprints: dict[tuple, bytes] = {}  # of files as they were, by their times and sizes
 
 
 class AnnotatedImages(Sequence):
@@ -100,6 +106,30 @@ class AnnotatedImages(Sequence):
             limits["short_side"] = list(self.short_side)
         return {**self.source.describe(self.split), "images": len(self), **limits}
 
+    def fingerprint(self, index: int) -> bytes:
+        """A hash of one image: its name, the bytes of its file and its mask's, its points as read.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
+        item = self.items[operator.index(index)]
+        files = [path for path in (item.image, item.annotation, item.mask) if path is not None]
+        try:
+            states = [(found.st_size, found.st_mtime_ns) for found in map(os.stat, files)]
+            key = (self.source.name, item, *states)
+            if key not in _fingerprints:
+                found = sha256(unicodedata.normalize("NFC", item.name).encode())
+                for path in (item.image, item.mask):
+                    found.update(b"none" if path is None else _bytes_digest(path))
+                if item.annotation is not None:
+                    found.update(self.source.read_points(item).astype("<f4").tobytes())
+                _fingerprints[key] = found.digest()
+        except OSError as error:
+            if isinstance(error, MissingFileError):
+                raise
+            raise InputError(f"{item.image}: cannot be read: {one_line(error)}") from None
+        return _fingerprints[key]
+
     def _annotation(self, item: Item, size) -> tuple[Tensor, Tensor | None]:
         """Points and mask of an image of (width, height) pixels, scaled to its fitted size."""
         if item.annotation is None:
@@ -177,6 +207,11 @@ def miscounted(points: np.ndarray, stated: int | None) -> str | None:
     if stated is None or stated == len(points):
         return None
     return f"{len(points)} points, but the data set states {stated}"
+
+
+def _bytes_digest(path) -> bytes:
+    with open(path, "rb") as file:
+        return file_digest(file, "sha256").digest()
 
 
 def _complete(listing: Listing, where: str, layout: str) -> list[Item]:

@@ -1,5 +1,6 @@
 """Data sets by name, and the held-out part of a training set."""
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -109,6 +110,10 @@ class Selection(Sequence):
         """What this is, for a run's configuration."""
         return {**describe(self.dataset), "selected": self.indices}
 
+    def fingerprint(self, index: int) -> bytes | None:
+        """A hash of one image, see `identify`."""
+        return fingerprint(self.dataset, self.indices[index])
+
     def count_people(self, index: int) -> int:
         """Annotated people in one image, without decoding it where the data set can."""
         return count_people(self.dataset, self.indices[index])
@@ -137,6 +142,26 @@ def describe(dataset: Sequence[CrowdImage]) -> dict:
     if hasattr(dataset, "describe"):
         return dataset.describe()
     return {"name": type(dataset).__name__, "images": len(dataset)}
+
+
+def identify(dataset: Sequence[CrowdImage]) -> dict:
+    """A data set's description with a digest of its images, so that no others pass for them.
+
+    The digest is of names, image files, points and masks: the same on any machine, wherever the
+    files lie and whenever they were written. Images that are drawn need none. For part A of
+    ShanghaiTech it takes half a second; what was not changed is not read again by this process.
+    """
+    found = [fingerprint(dataset, i) for i in range(len(dataset))]
+    if None in found:
+        return describe(dataset)
+    return describe(dataset) | {"digest": hashlib.sha256(b"".join(found)).hexdigest()[:16]}
+
+
+def fingerprint(dataset: Sequence[CrowdImage], index: int) -> bytes | None:
+    """A hash of one image and its annotation; None where it is drawn from its description."""
+    if hasattr(dataset, "fingerprint"):
+        return dataset.fingerprint(index)
+    return dataset[index].fingerprint()
 
 
 def count_people(dataset: Sequence[CrowdImage], index: int) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from hmode.data.registry import count_people, describe
+from hmode.data.registry import count_people, describe, fingerprint
 from hmode.data.sample import CrowdImage
 from hmode.errors import InputError
 
@@ -73,6 +73,10 @@ class Resident(Sequence[CrowdImage]):
     def describe(self) -> dict:
         """What the images are, for a run's configuration: not that they are kept."""
         return describe(self.dataset)
+
+    def fingerprint(self, index: int) -> bytes | None:
+        """As that of the data set: whoever keeps images has seen them when they were decoded."""
+        return fingerprint(self.dataset, index)
 
     def count_people(self, index: int) -> int:
         """Annotated people in one image."""

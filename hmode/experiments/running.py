@@ -5,8 +5,11 @@ fold<k>; asking for it again loads it. Its result.json says what came out, on wh
 """
 
 import json
+import math
+import os
 import platform
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from hmode.data import (
     Resident,
     describe,
     hold_out,
+    identify,
     open_dataset,
     true_counts,
 )
@@ -70,8 +74,8 @@ class Result:
 
     @property
     def relative_mae(self) -> float:
-        """Test MAE as a share of the mean predictor's."""
-        return self.evaluation.mae / self.mean_mae
+        """Test MAE as a share of the mean predictor's; infinite where that is never wrong."""
+        return self.evaluation.mae / self.mean_mae if self.mean_mae else math.inf
 
 
 def run(
@@ -107,7 +111,9 @@ def run(
         progress: show a bar; None: where somebody watches.
 
     Raises:
-        InputError: a name is unknown, or the run folder holds another configuration.
+        InputError: a name is unknown, or the run folder holds another configuration or a run of
+            other data.
+        BusyError: of several processes' training: another process is at work on this run.
         TrainingError: as `fit`.
     """
     name = canonical(name)
@@ -116,43 +122,52 @@ def run(
     run_dir = run_folder(runs, name, dataset, profile, seed, fold)
     parts = splits(dataset, settings, data_root, fold)
     folder = RunFolder(run_dir)
-    if not (folder.finished and folder.table("test.csv")):
-        parts = _decoded(parts, (dataset, str(data_root)), resolve_device(device))
-    train, validation, test = parts
-    if folder.finished and not fresh:
-        model = _unfilled_model(experiment, settings, folder)
-    else:
-        model = initial_model(experiment, settings, seed, train)
-    schedule = experiment.settings(settings)
-    training = fit(
-        model,
-        train,
-        validation,
-        schedule,
-        run_dir=run_dir,
-        seed=seed,
-        resume=not fresh,
-        test=test if experiment.watch_test and settings.watch_test else None,
-        device=device,
-        compute=compute,
-        progress=progress,
-    )
-    model = load_run(run_dir)
-    # Targets that say what is foreground are the profile's, the same for all rows.
-    measured = replace(settings.schedule, precision=schedule.precision)
-    evaluation = _cached_evaluation(run_dir, model, test, measured, device)
-    mean = float(true_counts(train).mean())
-    result = Result(
-        name,
-        seed,
-        model,
-        training,
-        evaluation,
-        mae(evaluation.true, mean),
-        mse(evaluation.true, mean),
-    )
-    _keep_record(result, dataset, profile, fold, device, schedule.precision)
+    with _alone(folder, fresh):
+        if not (folder.finished and folder.table("test.csv")):
+            parts = _decoded(parts, (dataset, str(data_root)), resolve_device(device))
+        train, validation, test = parts
+        if folder.finished and not fresh:
+            model = _unfilled_model(experiment, settings, folder)
+        else:
+            model = initial_model(experiment, settings, seed, train)
+        schedule = experiment.settings(settings)
+        training = fit(
+            model,
+            train,
+            validation,
+            schedule,
+            run_dir=run_dir,
+            seed=seed,
+            resume=not fresh,
+            test=test,
+            watch_test=experiment.watch_test and settings.watch_test,
+            device=device,
+            compute=compute,
+            progress=progress,
+        )
+        model = load_run(run_dir)
+        # Targets that say what is foreground are the profile's, the same for all rows.
+        measured = replace(settings.schedule, precision=schedule.precision)
+        evaluation = _cached_evaluation(run_dir, model, test, measured, device)
+        mean = float(true_counts(train).mean())
+        result = Result(
+            name,
+            seed,
+            model,
+            training,
+            evaluation,
+            mae(evaluation.true, mean),
+            mse(evaluation.true, mean),
+        )
+        _keep_record(result, dataset, profile, fold, device, schedule.precision)
     return result
+
+
+def _alone(folder: RunFolder, fresh: bool):
+    """The lock on a run's folder, unless all is written; of several processes, `fit` takes it."""
+    written = folder.settled and (folder.path / "result.json").is_file()
+    several = os.environ.get("WORLD_SIZE", "1") != "1"  # as torchrun and accelerate say
+    return nullcontext() if several or (written and not fresh) else folder.alone()
 
 
 def run_folder(
@@ -250,7 +265,7 @@ def _decoded(parts: tuple, where: tuple, device: torch.device) -> tuple[Resident
 
     A process that trains many rows trains them on the same images.
     """
-    key = repr((where, device, *map(describe, parts)))
+    key = repr((where, device, *map(identify, parts)))
     if key not in _in_memory:
         _in_memory.clear()  # first, so that there is room
         _in_memory[key] = tuple(Resident(part, device) for part in parts)
