@@ -10,6 +10,7 @@ the path of a vgg16_bn state dict, and HMODE_PRECISION, one of `PRECISIONS`, rep
 import os
 from dataclasses import dataclass, field, replace
 
+from hmode.data import DRAWN
 from hmode.density import check_window
 from hmode.errors import InputError
 from hmode.losses.total import LossSettings
@@ -119,7 +120,7 @@ def load_profile(name: str, dataset: str) -> Profile:
 def _smoke(dataset: str) -> Profile:
     schedule = Schedule(epochs=2, batch_size=4, crop=64, learning_rate=1e-3, halve_after=())
     profile = Profile("smoke", 0.0625, schedule, large_crop=128, limit=8)
-    if dataset == "synthetic":
+    if dataset in DRAWN:
         options = {"size": 128}
         return replace(profile, train={**options, "length": 8}, test={**options, "length": 4})
     return replace(profile, train={"max_side": 256}, test={"max_side": 256})
@@ -138,7 +139,7 @@ def _small(dataset: str) -> Profile:
         sigma=2.0,
     )
     profile = Profile("small", 0.125, schedule, large_crop=128)
-    if dataset == "synthetic":
+    if dataset in DRAWN:
         options = {"size": 128}
         return replace(profile, train={**options, "length": 240}, test={**options, "length": 120})
     return replace(profile, train={"max_side": 256}, test={"max_side": 256})
@@ -157,7 +158,7 @@ def _quick(dataset: str) -> Profile:
         validate_every=5,
     )
     profile = Profile("quick", 0.25, schedule, large_crop=256)
-    if dataset == "synthetic":
+    if dataset in DRAWN:
         return replace(profile, train={"length": 160}, test={"length": 60})
     schedule = replace(
         schedule, epochs=32, halve_after=(17, 21, 25, 29), average=0.99, validate_every=8
@@ -166,7 +167,7 @@ def _quick(dataset: str) -> Profile:
 
 
 def _paper(dataset: str) -> Profile:
-    crop = 128 if dataset in ("sha", "synthetic") else 256
+    crop = 128 if dataset in ("sha", *DRAWN) else 256
     precision = os.environ.get("HMODE_PRECISION", "tf32")
     schedule = Schedule(crop=crop, checkpoint_every=10, precision=precision)
     weights = os.environ.get("HMODE_WEIGHTS", "imagenet")

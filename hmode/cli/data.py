@@ -40,6 +40,7 @@ def list_datasets():
         )
     _describe("folder", "your own photographs and points", files=layout("folder"))
     _describe("synthetic", "rendered crowds, drawn on the fly: 240 train, 60 val, 60 test")
+    _describe("scales", "the same where scales conflict: a wall of views, large and small heads")
 
 
 @data.command(name="check")
