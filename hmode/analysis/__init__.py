@@ -15,18 +15,30 @@ from hmode.analysis.information import (
     scale_information,
 )
 from hmode.analysis.oracle import best_choice, best_mixture, best_scale, oracle_errors
+from hmode.analysis.scales import (
+    Confusion,
+    confusion,
+    expert_weights,
+    head_sizes,
+    right_expert,
+)
 from hmode.analysis.views import View, map_names, view
 
 __all__ = [
+    "Confusion",
     "Information",
     "View",
     "best_choice",
     "best_mixture",
     "best_scale",
+    "confusion",
+    "expert_weights",
+    "head_sizes",
     "map_names",
     "mutual_information",
     "oracle_errors",
     "quantile_bins",
+    "right_expert",
     "scale_information",
     "view",
 ]
