@@ -107,8 +107,9 @@ def confusion(
         stride: pixels per cell of `chosen`.
 
     Raises:
-        InputError: an image has no perspective, there are more or fewer images than maps, a map
-            does not cover its image or names another expert, there are no heads, or they are all of one size.
+        InputError: an image has no perspective, a map does not cover its image or names another
+            expert, there are no heads, or they are all of one size.
+        ValueError: there are more or fewer images than maps.
     """
     sizes, found = [], []
     for each, sample in zip(chosen, samples, strict=True):
