@@ -15,6 +15,7 @@ from hmode.analysis.information import (
     scale_information,
 )
 from hmode.analysis.oracle import best_choice, best_mixture, best_scale, oracle_errors
+from hmode.analysis.order import order_errors, wrong_pairs
 from hmode.analysis.scales import (
     Confusion,
     confusion,
@@ -37,8 +38,10 @@ __all__ = [
     "map_names",
     "mutual_information",
     "oracle_errors",
+    "order_errors",
     "quantile_bins",
     "right_expert",
     "scale_information",
     "view",
+    "wrong_pairs",
 ]
