@@ -42,7 +42,7 @@ class TestOpen:
             open_dataset("synthetic", max_side=3)
 
     def test_all_names_are_told(self, tmp_path):
-        assert DATASETS[: len(DRAWN)] == tuple(DRAWN) == ("synthetic", "scales")
+        assert DATASETS[: len(DRAWN)] == tuple(DRAWN) == ("synthetic", "scales", "order")
         for name in DATASETS[len(DRAWN) :]:
             with pytest.raises(MissingFileError):  # known, but not there
                 open_dataset(name, tmp_path / "nowhere")

@@ -12,9 +12,11 @@ import hmode
 from hmode.data.camera import HEAD_WIDTH
 from hmode.data.people import dress
 from hmode.data.scales import (
+    OrderCrowd,
     Panel,
     ScalesCrowd,
     annotate_wall,
+    conflict_of_order,
     render_wall,
     sample_wall,
 )
@@ -43,17 +45,18 @@ def follows_the_row(dataset) -> float:
 
 @settings(max_examples=15, deadline=None)
 @given(
+    name=st.sampled_from(["scales", "order"]),
     split=st.sampled_from(["train", "val", "test"]),
     seed=st.integers(0, 2**64),
     index=st.integers(0, 999),
     size=st.tuples(st.integers(64, 160), st.integers(64, 160)),
 )
-def test_any_image_is_well_formed(split, seed, index, size):
-    dataset = hmode.open_dataset("scales", split=split, seed=seed, length=1000, size=size)
+def test_any_image_is_well_formed(name, split, seed, index, size):
+    dataset = hmode.open_dataset(name, split=split, seed=seed, length=1000, size=size)
     sample = dataset[index]
     assert sample.image.shape == (3, *size)
     assert sample.image.float().std() > 3
-    assert sample.name == f"scales-{split}-{index:04d}"
+    assert sample.name == f"{name}-{split}-{index:04d}"
     assert dataset.count_people(index) == sample.count
     assert (sample.points >= 0).all()
     assert (sample.points < torch.tensor([size[1], size[0]])).all()
@@ -75,7 +78,7 @@ def test_the_map_tells_the_size_of_each_head(walls):
     for panels, passers in walls:
         points, perspective = annotate_wall(panels, passers, (256, 256))
         points = {tuple(point) for point in points.tolist()}
-        for rows, columns, scene, people in [*panels, *passers]:
+        for rows, columns, scene, people, _ in [*panels, *passers]:
             found, _ = annotate(scene.camera, people)
             _, scales = scene.camera.project(people.ground, people.stature - 0.12)
             for point, scale in zip(found, scales, strict=True):
@@ -145,3 +148,32 @@ def test_people_are_drawn_where_the_points_are(walls):
         x, y = annotate_wall(panels, passers, (256, 256))[0].astype(int).T
         seen.extend(np.abs(image - empty).max(axis=2)[y, x] > 12)
     assert np.mean(seen) > 0.8
+
+
+def test_many_are_veiled_and_masks_stand_where_hardly_anybody_is():
+    panels = []
+    for seed in range(12):
+        panels += sample_wall(np.random.default_rng(seed), (256, 256), conflict_of_order)[0]
+    veiled = [panel for panel in panels if panel.veil]
+    clear = [panel for panel in panels if not panel.veil]
+    assert 0.3 < len(veiled) / len(panels) < 0.7
+    assert all(panel.scene.clutter for panel in clear)
+    assert not any(panel.scene.clutter for panel in veiled)
+    assert sum(len(p.people) for p in veiled) > 3 * sum(len(p.people) for p in clear)
+
+
+def test_a_veil_takes_contrast_and_no_people(walls):
+    panels, _ = walls[0]
+    dimmed = [panel._replace(veil=0.8) for panel in panels]
+    clear, veiled = (render_wall(each, [], (256, 256)) for each in (panels, dimmed))
+    top = panels[-1]
+    inside = slice(top.rows.start + 2, top.rows.stop - 2), top.columns
+    assert veiled[inside].std() < 0.7 * clear[inside].std()
+    both = (annotate_wall(each, [], (256, 256)) for each in (panels, dimmed))
+    for one, other in zip(*both, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_conflict_of_order_is_a_data_set_of_its_own():
+    assert OrderCrowd(size=64).describe() == {**ScalesCrowd(size=64).describe(), "name": "order"}
+    assert not torch.equal(OrderCrowd(size=64)[0].image, ScalesCrowd(size=64)[0].image)

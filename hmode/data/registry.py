@@ -13,7 +13,7 @@ from hmode.data.folder import Folder
 from hmode.data.jhu import JhuCrowd
 from hmode.data.nwpu import NwpuCrowd
 from hmode.data.sample import CrowdImage
-from hmode.data.scales import ScalesCrowd
+from hmode.data.scales import OrderCrowd, ScalesCrowd
 from hmode.data.shanghaitech import ShanghaiTech, ShanghaiTechRGBD
 from hmode.data.source import Source
 from hmode.data.synthetic import SyntheticCrowd
@@ -32,7 +32,7 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "rgbd": ShanghaiTechRGBD,
     "folder": Folder,
 }
-DRAWN = {each.name: each for each in (SyntheticCrowd, ScalesCrowd)}  # on the fly
+DRAWN = {each.name: each for each in (SyntheticCrowd, ScalesCrowd, OrderCrowd)}  # on the fly
 DATASETS = (*DRAWN, *SOURCES)
 
 
@@ -42,14 +42,14 @@ def open_dataset(
     """A data set's split as a sequence of `CrowdImage`s, which are decoded when asked for.
 
     Args:
-        name: one of `DATASETS`: "synthetic" or "scales" (made on the fly), "folder" (your own
-            photographs, see `Folder`), or a published one, see `hmode data list`.
+        name: one of `DATASETS`: "synthetic", "scales" or "order" (drawn on the fly), "folder"
+            (your own photographs, see `Folder`), or a published one, see `hmode data list`.
         root: the folder that holds real data sets; None: the environment variable HMODE_DATA,
             else `data/`.
-        split: "train" or "test"; "val" for synthetic, scales, jhu, nwpu and trancos; "trainval" for
-            trancos; "all" for ucf_cc_50 and folder.
+        split: "train" or "test"; "val" for jhu, nwpu, trancos and those drawn on the fly;
+            "trainval" for trancos; "all" for ucf_cc_50 and folder.
         options: of real data sets, `max_side` and `short_side` (`AnnotatedImages`), `fold` of
-            ucf_cc_50 (0 to 4), `annotations` of folder; of those made on the fly, `seed`,
+            ucf_cc_50 (0 to 4), `annotations` of folder; of those drawn on the fly, `seed`,
             `length` and `size`.
 
     Raises:

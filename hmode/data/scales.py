@@ -35,28 +35,37 @@ class Panel(NamedTuple):
     columns: slice
     scene: Scene
     people: People
+    veil: float = 0.0
 
 
-class ScalesCrowd(SyntheticCrowd):
-    """A data set of crowds in which scales conflict: options and items as `SyntheticCrowd`'s.
+class Content(NamedTuple):
+    """What a panel is filled with: the share of it that heads cover, clutter as `Scene.clutter`,
+    and the share of its contrast that is lost."""
 
-    perspective is the pixels per metre of the heads of the view, or of the passer-by, that a pixel
-    shows: times `HEAD_WIDTH`, the size of head that is right there. People hidden by another view
-    or by a passer-by are not annotated.
-    """
-
-    name = "scales"
-
-    def _draw(self, rng):
-        panels, passers = sample_wall(rng, self.size)
-        points, perspective = annotate_wall(panels, passers, self.size)
-        return render_wall(panels, passers, self.size), points, perspective
-
-    def _count(self, rng):
-        return len(annotate_wall(*sample_wall(rng, self.size), self.size)[0])
+    crowded: float
+    clutter: tuple
+    veil: float = 0.0
 
 
-def sample_wall(rng: np.random.Generator, size: tuple[int, int]) -> tuple[list[Panel], list[Panel]]:
+def conflict_of_scales(rng, camera: Camera, head: float, heads: np.ndarray) -> Content:
+    """Any crowd, and mostly masks that could pass for heads in another panel, if there is one whose
+    heads differ enough; `head` and `heads` are the sizes in this and in all panels, in pixels."""
+    ratio = rng.choice(heads) / head
+    alike = 0.45 < ratio < 2.2 or rng.random() < 0.2
+    masks = () if alike else decoys(rng, camera, head, ratio)
+    return Content(np.exp(rng.uniform(np.log(0.04), np.log(0.6))), masks)
+
+
+def conflict_of_order(rng, camera: Camera, head: float, heads: np.ndarray) -> Content:
+    """A crowd that can hardly be seen, or hardly anybody among masks as large as heads."""
+    if rng.random() < 0.5:
+        return Content(np.exp(rng.uniform(np.log(0.15), np.log(0.6))), (), rng.uniform(0.6, 0.85))
+    return Content(0.01, decoys(rng, camera, head, 1.0))
+
+
+def sample_wall(
+    rng: np.random.Generator, size: tuple[int, int], content=conflict_of_scales
+) -> tuple[list[Panel], list[Panel]]:
     """The panels of a random image, those on top last, and who walks in front of them."""
     boxes = strips(rng, size) + [insert(rng, size) for _ in range(rng.integers(1, 3))]
     unit, light = size[0] / 256, None
@@ -66,12 +75,12 @@ def sample_wall(rng: np.random.Generator, size: tuple[int, int]) -> tuple[list[P
     for (rows, columns), head in zip(boxes, heads, strict=True):
         shape = rows.stop - rows.start, columns.stop - columns.start
         camera = aim(rng, shape, head / HEAD_WIDTH)
-        scene = replace(sample_scene(rng, camera), clutter=decoys(rng, camera, head, heads))
+        scene = sample_scene(rng, camera)
+        crowded, clutter, veil = content(rng, camera, head, heads)
         light = light or scene.light
-        scene = replace(scene, light=light)
-        crowded = np.exp(rng.uniform(np.log(0.04), np.log(0.6)))  # share of it that heads cover
+        scene = replace(scene, clutter=clutter, light=light)
         people = dress(rng, *place(rng, scene, round(crowded * shape[0] * shape[1] / head**2)))
-        panels.append(Panel(rows, columns, scene, people))
+        panels.append(Panel(rows, columns, scene, people, veil))
     passers = []
     for _ in range(rng.integers(0, 3)):
         camera = aim(rng, size, unit * rng.uniform(18, 36) / HEAD_WIDTH)
@@ -112,11 +121,8 @@ def aim(rng: np.random.Generator, size: tuple[int, int], scale: float) -> Camera
     return Camera(*numbers, size, (size[1] / 2, height / 2), float(far))
 
 
-def decoys(rng, camera: Camera, head: float, heads: np.ndarray) -> tuple:
-    """Clutter: masks that could pass for heads in another view, if its heads differ enough."""
-    ratio = rng.choice(heads) / head
-    if 0.45 < ratio < 2.2 or rng.random() < 0.2:
-        return ()
+def decoys(rng, camera: Camera, head: float, ratio: float) -> tuple:
+    """Clutter: masks of about `ratio` times the size of heads."""
     widths = {kind: 2 * parts[0][0][2] for kind, (_, parts) in DECOYS.items()}
     kind = min(widths, key=lambda kind: abs(np.log(widths[kind] / HEAD_WIDTH / ratio)))
     covered = np.prod(camera.size) * np.exp(rng.uniform(np.log(0.01), np.log(0.1)))
@@ -138,7 +144,7 @@ def annotate_wall(
         top = passer.people.stature - CROWN
         perspective[shape] = passer.scene.camera.project(passer.people.ground, top)[1]
     points = []
-    for k, (rows, columns, scene, people) in enumerate([*panels, *passers]):
+    for k, (rows, columns, scene, people, _) in enumerate([*panels, *passers]):
         found, seen = annotate(scene.camera, people)
         for kind, *ground in scene.clutter:  # a decoy in front of a head hides it
             (_, z, radius), _ = DECOYS[kind][1][0]
@@ -168,13 +174,44 @@ def render_wall(panels: list[Panel], passers: list[Panel], size: tuple[int, int]
     rng = np.random.default_rng(scene.seed)
     canvas = Image.new("RGB", (size[1] * SUPERSAMPLING, size[0] * SUPERSAMPLING))
     draw = ImageDraw.Draw(canvas)
-    for rows, columns, view, people in panels:
+    for rows, columns, view, people, veil in panels:
         corner = columns.start * SUPERSAMPLING, rows.start * SUPERSAMPLING
         picture = paint(view, people, rng)
+        if veil:
+            mean = picture.resize((1, 1), Image.Resampling.BOX).resize(picture.size)
+            picture = Image.blend(picture, mean, veil)
         canvas.paste(picture, corner)
         end = corner[0] + picture.width - 1, corner[1] + picture.height - 1
         draw.rectangle((*corner, *end), outline=FRAME, width=SUPERSAMPLING)
-    for _, _, view, people in passers:
+    for _, _, view, people, _ in passers:
         painter(draw, view.camera.supersampled(SUPERSAMPLING), view.light.sun, people)(0)
     whole = replace(scene, camera=replace(scene.camera, size=size), clutter=())
     return expose(whole, canvas.reduce(SUPERSAMPLING), rng)
+
+
+class ScalesCrowd(SyntheticCrowd):
+    """A data set of crowds in which scales conflict: options and items as `SyntheticCrowd`'s.
+
+    perspective is the pixels per metre of the heads of the view, or of the passer-by, that a pixel
+    shows: times `HEAD_WIDTH`, the size of head that is right there. People hidden by another view
+    or by a passer-by are not annotated.
+    """
+
+    name = "scales"
+    content = staticmethod(conflict_of_scales)
+
+    def _draw(self, rng):
+        panels, passers = sample_wall(rng, self.size, self.content)
+        points, perspective = annotate_wall(panels, passers, self.size)
+        return render_wall(panels, passers, self.size), points, perspective
+
+    def _count(self, rng):
+        return len(annotate_wall(*sample_wall(rng, self.size, self.content), self.size)[0])
+
+
+class OrderCrowd(ScalesCrowd):
+    """A data set of crowds in which counts conflict: many people who can hardly be seen beside
+    masks where nobody is; else as `ScalesCrowd`."""
+
+    name = "order"
+    content = staticmethod(conflict_of_order)

@@ -52,10 +52,10 @@ CLUTTER = {  # metres that people keep clear, then the parts (colour None: any o
                   ((0, 0, 0.3, 4.2, 1.7, 0.6), None), ((-0.2, 0.1, 0.9, 2.3, 1.5, 0.5), GREY),
                   ((-0.2, 0.1, 1.4, 2.0, 1.5, 0.06), None)]),
 }  # fmt: skip
-DECOYS = {  # heads without people, of sizes that no head has; as CLUTTER
+DECOYS = {  # heads without people, of many sizes; as CLUTTER
     f"mask {width} m": (0.15 * width, [((0, 1.62, 0.5 * width), (62, 46, 40)),
                                        ((0, 1.62 - 0.12 * width, 0.4 * width), (206, 164, 138))])
-    for width in (0.045, 0.08, 0.6, 1.1)
+    for width in (0.045, 0.08, 0.22, 0.6, 1.1)
 }  # fmt: skip
 THINGS = {**CLUTTER, **DECOYS}
 
