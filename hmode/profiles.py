@@ -3,14 +3,16 @@
 `smoke` takes seconds and shows that everything runs; `small` trains a network in about a minute on
 one CPU core, so that every row of every table can be trained over seeds; `quick` teaches on a
 laptop's CPU; `full` is the paper's network on images of their own size, its encoder pretrained on
-ImageNet, with a schedule a few times shorter; `paper` is the paper's own setting (section
-IV-B.2). The environment variables HMODE_WEIGHTS (what `weights` may be, see `EncoderDecoder`, or
-"none") and HMODE_PRECISION (one of `PRECISIONS`) replace the last two's.
+ImageNet, with a schedule a few times shorter; `photos` is that with all but the encoder at a
+quarter of the width, for a network that is small enough to pass on; `paper` is the paper's own
+setting (section IV-B.2). The environment variables HMODE_WEIGHTS (what `weights` may be, see
+`EncoderDecoder`, or "none") and HMODE_PRECISION (one of `PRECISIONS`) replace the last three's.
 """
 
 import os
 from dataclasses import dataclass, field, replace
 
+from hmode.data import DRAWN
 from hmode.density import check_window
 from hmode.errors import InputError
 from hmode.losses.total import LossSettings
@@ -114,7 +116,7 @@ class Profile:
         return {"width": self.width, **wider}
 
 
-PROFILES = ("smoke", "small", "quick", "full", "paper")
+PROFILES = ("smoke", "small", "quick", "full", "photos", "paper")
 
 
 def load_profile(name: str, dataset: str) -> Profile:
@@ -125,14 +127,21 @@ def load_profile(name: str, dataset: str) -> Profile:
     """
     if name not in PROFILES:
         raise InputError(f"profile is {name!r}, expected one of {PROFILES}")
-    make = {"smoke": _smoke, "small": _small, "quick": _quick, "full": _full, "paper": _paper}
+    make = {
+        "smoke": _smoke,
+        "small": _small,
+        "quick": _quick,
+        "full": _full,
+        "photos": _photos,
+        "paper": _paper,
+    }
     return make[name](dataset)
 
 
 def _smoke(dataset: str) -> Profile:
     schedule = Schedule(epochs=2, batch_size=4, crop=64, learning_rate=1e-3, halve_after=())
     profile = Profile("smoke", 0.0625, schedule, large_crop=128, limit=8)
-    if dataset == "synthetic":
+    if dataset in DRAWN:
         options = {"size": 128}
         return replace(profile, train={**options, "length": 8}, test={**options, "length": 4})
     return replace(profile, train={"max_side": 256}, test={"max_side": 256})
@@ -151,7 +160,7 @@ def _small(dataset: str) -> Profile:
         sigma=2.0,
     )
     profile = Profile("small", 0.125, schedule, large_crop=128)
-    if dataset == "synthetic":
+    if dataset in DRAWN:
         options = {"size": 128}
         return replace(profile, train={**options, "length": 240}, test={**options, "length": 120})
     return replace(profile, train={"max_side": 256}, test={"max_side": 256})
@@ -170,7 +179,7 @@ def _quick(dataset: str) -> Profile:
         validate_every=5,
     )
     profile = Profile("quick", 0.25, schedule, large_crop=256)
-    if dataset == "synthetic":
+    if dataset in DRAWN:
         return replace(profile, train={"length": 160}, test={"length": 60})
     schedule = replace(
         schedule, epochs=32, halve_after=(17, 21, 25, 29), average=0.99, validate_every=8
@@ -195,9 +204,22 @@ def _paper(dataset: str) -> Profile:
     return _at_full_size("paper", Schedule(validate_every=5, checkpoint_every=25), dataset)
 
 
+def _photos(dataset: str) -> Profile:
+    schedule = Schedule(
+        epochs=100,
+        learning_rate=2e-4,
+        halve_after=(60, 75, 90),
+        average=0.99,
+        validate_every=5,
+        checkpoint_every=5,
+    )
+    profile = _at_full_size("photos", schedule, dataset)
+    return replace(profile, width=0.25, encoder_width=1.0)
+
+
 def _at_full_size(name: str, schedule: Schedule, dataset: str) -> Profile:
     """The full width from ImageNet weights, on images at their own size."""
-    crop = 128 if dataset in ("sha", "synthetic") else 256
+    crop = 128 if dataset in ("sha", *DRAWN) else 256
     precision = os.environ.get("HMODE_PRECISION", "auto")
     weights = os.environ.get("HMODE_WEIGHTS", "imagenet")
     weights = None if weights == "none" else weights

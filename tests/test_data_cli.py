@@ -11,6 +11,7 @@ from layouts import LAYOUTS, mat, picture, text
 from PIL import Image
 
 from hmode.cli import main
+from hmode.data import DRAWN
 from hmode.data.catalogue import CATALOGUE
 from hmode.data.check import check
 from hmode.data.registry import open_source
@@ -206,8 +207,9 @@ class TestBadUsage:
     def test_an_unknown_name(self):
         assert "data set 'shz' is unknown" in hmode_data("check", "shz", code=2)
 
-    def test_the_synthetic_one_has_no_files(self):
-        assert "drawn on the fly" in hmode_data("check", "synthetic", code=2)
+    @pytest.mark.parametrize("name", DRAWN)
+    def test_what_is_drawn_has_no_files(self, name):
+        assert "drawn on the fly" in hmode_data("check", name, code=2)
 
     def test_a_root_that_is_not_there(self, tmp_path):
         output = hmode_data("check", "sha", "--root", tmp_path / "nowhere", code=2)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmode.data import open_dataset
+from hmode.data import DRAWN, open_dataset
 from hmode.errors import InputError
 from hmode.profiles import PROFILES, Schedule, load_profile
 
@@ -88,10 +88,12 @@ class TestProfiles:
         assert (loss["cells"], loss["regions"]) == (8, 9)
 
     @pytest.mark.parametrize("profile", PROFILES)
-    def test_each_opens_the_synthetic_data_with_room_for_a_crop(self, profile):
-        settings = load_profile(profile, "synthetic")
+    @pytest.mark.parametrize("name", DRAWN)
+    def test_each_opens_what_is_drawn_with_room_for_a_crop(self, name, profile):
+        settings = load_profile(profile, name)
+        assert settings == load_profile(profile, "synthetic")
         for split in ("train", "test"):
-            dataset = open_dataset("synthetic", split=split, **getattr(settings, split))
+            dataset = open_dataset(name, split=split, **getattr(settings, split))
             assert min(dataset.size) >= settings.schedule.crop
             assert len(dataset) >= 2
 

@@ -86,6 +86,26 @@ class TestDeterminism:
         assert torch.equal(before[0], torch.get_rng_state())
         assert before[1] == np.random.get_state()[1].tolist()  # noqa: NPY002
 
+    @pytest.mark.parametrize(
+        ("split", "size", "index", "count", "colour", "place", "scale"),
+        [
+            ("train", 256, 0, 83, 104.956131, 145.067912, 23.065910),
+            ("train", 128, 7, 66, 96.485352, 52.622657, 30.684871),
+            ("val", (80, 112), 3, 131, 72.936049, 52.672850, 9.255452),
+            ("test", 256, 16, 567, 53.270752, 126.781643, 22.488669),
+        ],
+    )
+    def test_stored_results_are_of_these_images(
+        self, split, size, index, count, colour, place, scale
+    ):
+        """Means of red, of x and of the map, which one draw more or less would change; no hash, as
+        the last bit is the processor's."""
+        sample = SyntheticCrowd(split=split, size=size)[index]
+        assert sample.count == count
+        assert float(sample.image[0].double().mean()) == pytest.approx(colour, abs=1e-3)
+        assert float(sample.points[:, 0].double().mean()) == pytest.approx(place, abs=1e-3)
+        assert float(sample.perspective.double().mean()) == pytest.approx(scale, abs=1e-4)
+
 
 class TestSequence:
     def test_default_lengths(self):

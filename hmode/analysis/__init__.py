@@ -8,6 +8,7 @@ With `predict` from `hmode.evaluation`:
     scale_information(best, [v.proxies["perspective"] for v in views], rng=np.random.default_rng(0))
 """
 
+from hmode.analysis.gates import gate_use
 from hmode.analysis.information import (
     Information,
     mutual_information,
@@ -15,18 +16,34 @@ from hmode.analysis.information import (
     scale_information,
 )
 from hmode.analysis.oracle import best_choice, best_mixture, best_scale, oracle_errors
+from hmode.analysis.order import order_errors, wrong_pairs
+from hmode.analysis.scales import (
+    Confusion,
+    confusion,
+    expert_weights,
+    head_sizes,
+    right_expert,
+)
 from hmode.analysis.views import View, map_names, view
 
 __all__ = [
+    "Confusion",
     "Information",
     "View",
     "best_choice",
     "best_mixture",
     "best_scale",
+    "confusion",
+    "expert_weights",
+    "gate_use",
+    "head_sizes",
     "map_names",
     "mutual_information",
     "oracle_errors",
+    "order_errors",
     "quantile_bins",
+    "right_expert",
     "scale_information",
     "view",
+    "wrong_pairs",
 ]

@@ -40,6 +40,8 @@ def list_datasets():
         )
     _describe("folder", "your own photographs and points", files=layout("folder"))
     _describe("synthetic", "rendered crowds, drawn on the fly: 240 train, 60 val, 60 test")
+    _describe("scales", "the same where scales conflict: walls of views, large and small heads")
+    _describe("order", "the same where counts conflict: veiled crowds, and heads that are masks")
 
 
 @data.command(name="check")

@@ -3,6 +3,7 @@
 from hmode.data.crops import Batch, CropSampler
 from hmode.data.registry import (
     DATASETS,
+    DRAWN,
     Selection,
     describe,
     hold_out,
@@ -15,6 +16,7 @@ from hmode.data.sample import CrowdImage, normalise
 
 __all__ = [
     "DATASETS",
+    "DRAWN",
     "Batch",
     "CropSampler",
     "CrowdImage",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 HEAD_HEIGHT = 1.58  # metres from the ground to the centre of an average head
+HEAD_WIDTH = 0.22  # metres, diameter of a head: times pixels per metre, its size in an image
 
 
 @dataclass(frozen=True)

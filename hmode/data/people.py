@@ -84,19 +84,25 @@ def body_parts(camera: Camera, sun: np.ndarray, people: People) -> list[tuple]:
     parts = []
 
     def add(corners, tone, shown=True):
+        if not np.any(shown):
+            return
         red, green, blue = np.clip(tone, 0, 255).astype(int).T
         shown = np.broadcast_to(shown, len(people)).tolist()
         parts.append((corners, (red + 256 * green + 65536 * blue).tolist(), shown))
 
     def oval(centre, dx, dy, half_width, half_height, tone, shown=True):
-        middle = centre + np.stack(np.broadcast_arrays(dx * rx, dy * ry), -1)
-        radius = np.stack([half_width, half_height], -1)
+        if not np.any(shown):
+            return
+        middle = centre + pair(dx * rx, dy * ry)
+        radius = pair(half_width, half_height)
         add(np.hstack([middle - radius, middle + radius]), tone, shown)
 
-    def right(distance):
-        return np.stack([distance, np.zeros(len(people))], -1)
+    def pair(x, y):
+        both = np.empty((len(people), 2))
+        both[:, 0], both[:, 1] = x, y
+        return both
 
-    across = right(wide)
+    across = pair(wide, 0)
     for sign in (-1, 1):  # legs and shoes
         leg = sign * 0.4 * across
         add(limb(ankle + leg, hip + leg, 0.15 * scale),

@@ -14,6 +14,7 @@ from hmode.data.folder import Folder
 from hmode.data.jhu import JhuCrowd
 from hmode.data.nwpu import NwpuCrowd
 from hmode.data.sample import CrowdImage
+from hmode.data.scales import OrderCrowd, ScalesCrowd
 from hmode.data.shanghaitech import ShanghaiTech, ShanghaiTechRGBD
 from hmode.data.source import Source
 from hmode.data.synthetic import SyntheticCrowd
@@ -32,7 +33,8 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "rgbd": ShanghaiTechRGBD,
     "folder": Folder,
 }
-DATASETS = ("synthetic", *SOURCES)
+DRAWN = {each.name: each for each in (SyntheticCrowd, ScalesCrowd, OrderCrowd)}  # on the fly
+DATASETS = (*DRAWN, *SOURCES)
 
 
 def open_dataset(
@@ -41,23 +43,23 @@ def open_dataset(
     """A data set's split as a sequence of `CrowdImage`s, which are decoded when asked for.
 
     Args:
-        name: one of `DATASETS`: "synthetic" (made on the fly), "folder" (your own photographs,
-            see `Folder`), or a published one, see `hmode data list`.
+        name: one of `DATASETS`: "synthetic", "scales" or "order" (drawn on the fly), "folder"
+            (your own photographs, see `Folder`), or a published one, see `hmode data list`.
         root: the folder that holds real data sets; None: the environment variable HMODE_DATA,
             else `data/`.
-        split: "train" or "test"; "val" for synthetic, jhu, nwpu and trancos; "trainval" for
-            trancos; "all" for ucf_cc_50 and folder.
+        split: "train" or "test"; "val" for jhu, nwpu, trancos and those drawn on the fly;
+            "trainval" for trancos; "all" for ucf_cc_50 and folder.
         options: of real data sets, `max_side` and `short_side` (`AnnotatedImages`), `fold` of
-            ucf_cc_50 (0 to 4), `annotations` of folder; of the synthetic one, `seed`, `length`
-            and `size`.
+            ucf_cc_50 (0 to 4), `annotations` of folder; of those drawn on the fly, `seed`,
+            `length` and `size`.
 
     Raises:
         InputError: name, split or option is unknown.
         MissingFileError: the data are not there.
     """
-    if name == "synthetic":
-        _check_options(name, SyntheticCrowd, options)
-        return SyntheticCrowd(split=split, **options)
+    if name in DRAWN:
+        _check_options(name, DRAWN[name], options)
+        return DRAWN[name](split=split, **options)
     limits = {key: options.pop(key) for key in ("max_side", "short_side") if key in options}
     return AnnotatedImages(open_source(name, root, **options), split, **limits)
 
@@ -72,8 +74,8 @@ def open_source(name: str, root: str | Path | None = None, **options) -> Source:
         InputError: name or option is unknown.
         MissingFileError: the data are not there.
     """
-    if name == "synthetic":
-        raise InputError("data set 'synthetic' is drawn on the fly, it has no files")
+    if name in DRAWN:
+        raise InputError(f"data set {name!r} is drawn on the fly, it has no files")
     if name not in SOURCES:
         raise InputError(f"data set {name!r} is unknown, expected one of {DATASETS}")
     _check_options(name, SOURCES[name], options, "max_side", "short_side")

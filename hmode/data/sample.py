@@ -21,7 +21,7 @@ class CrowdImage:
             [c, c+1) x [r, r+1). Duplicates are people; a point outside the frame is a person
             who lies in no density map.
         name: what the image is called in its data set, and in error messages.
-        perspective: float32 `[H, W]`, pixels per metre at a head's depth, or None.
+        perspective: float32 `[H, W]`, pixels per metre of the heads that belong there, or None.
         mask: bool `[H, W]`, True where people are counted, or None (everywhere).
         annotated: False where nobody has said, or published, who is in the image: then there are
             no points, which is not to say that there are no people.

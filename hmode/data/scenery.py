@@ -5,6 +5,7 @@ Image coordinates are pixels (x right, y down), and colours are RGB from 0 to 25
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -51,6 +52,12 @@ CLUTTER = {  # metres that people keep clear, then the parts (colour None: any o
                   ((0, 0, 0.3, 4.2, 1.7, 0.6), None), ((-0.2, 0.1, 0.9, 2.3, 1.5, 0.5), GREY),
                   ((-0.2, 0.1, 1.4, 2.0, 1.5, 0.06), None)]),
 }  # fmt: skip
+DECOYS = {  # heads without people, of many sizes; as CLUTTER
+    f"mask {width} m": (0.15 * width, [((0, 1.62, 0.5 * width), (62, 46, 40)),
+                                       ((0, 1.62 - 0.12 * width, 0.4 * width), (206, 164, 138))])
+    for width in (0.045, 0.08, 0.22, 0.6, 1.1)
+}  # fmt: skip
+THINGS = {**CLUTTER, **DECOYS}
 
 
 @dataclass(frozen=True)
@@ -104,10 +111,15 @@ def sample_scene(rng: np.random.Generator, camera: Camera) -> Scene:
 def fractal_noise(rng: np.random.Generator, side: int, power: float) -> np.ndarray:
     """Periodic noise `[side, side]` of mean 0, deviation 1 and spectrum 1 / frequency^power."""
     wave = np.fft.rfft2(rng.standard_normal((side, side), dtype=np.float32))
+    noise = np.fft.irfft2(wave / _falloff(side, power), s=(side, side)).astype(np.float32)
+    return noise / noise.std()
+
+
+@cache
+def _falloff(side: int, power: float) -> np.ndarray:
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
     frequency[0, 0] = np.inf
-    noise = np.fft.irfft2(wave / frequency**power, s=(side, side)).astype(np.float32)
-    return noise / noise.std()
+    return frequency**power
 
 
 def look_up(noise: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -311,7 +323,7 @@ def draw_backdrop(draw, scene: Scene, camera: Camera, rng) -> None:
 
 def draw_clutter(draw, camera: Camera, kind: str, x: float, y: float, tone: int) -> None:
     """One thing on the ground that is not a person; `tone` picks its paint."""
-    for part, colour in CLUTTER[kind][1]:
+    for part, colour in THINGS[kind][1]:
         colour = colour or PAINT[tone % len(PAINT)]
         if len(part) == 3:
             draw_ball(draw, camera, x + part[0], y, *part[1:], colour)

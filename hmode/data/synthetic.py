@@ -16,7 +16,7 @@ from hmode.data.camera import HEAD_HEIGHT, Camera
 from hmode.data.people import CROWN, People, body_parts, dress
 from hmode.data.sample import CrowdImage
 from hmode.data.scenery import (
-    CLUTTER,
+    THINGS,
     Scene,
     cast_shadows,
     draw_backdrop,
@@ -49,6 +49,8 @@ class SyntheticCrowd(Sequence):
         InputError: an argument is not one of those.
     """
 
+    name = "synthetic"
+
     def __init__(self, *, split="train", seed=0, length=None, size=256):
         if split not in list(LENGTHS):  # in the list, as it may not be hashable
             raise InputError(f"split is {split!r}, expected one of {', '.join(LENGTHS)}")
@@ -67,34 +69,40 @@ class SyntheticCrowd(Sequence):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self.length))]
         index = self._index(index)
-        scene, people = self._crowd(index)
-        points, inside = annotate(scene.camera, people)
+        image, points, perspective = self._draw(self._random(index))
         return CrowdImage(
-            image=torch.from_numpy(render(scene, people).transpose(2, 0, 1).copy()),
-            points=torch.from_numpy(points[inside]),
-            name=f"synthetic-{self.split}-{index:04d}",
-            perspective=torch.from_numpy(scene.camera.perspective()),
+            image=torch.from_numpy(image.transpose(2, 0, 1).copy()),
+            points=torch.from_numpy(points),
+            name=f"{self.name}-{self.split}-{index:04d}",
+            perspective=torch.from_numpy(perspective),
         )
 
     def count_people(self, index: int) -> int:
         """Annotated people in one image, which is not drawn."""
-        scene, people = self._crowd(self._index(index))
+        return self._count(self._random(self._index(index)))
+
+    def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        scene, people = sample_crowd(rng, self.size)
+        points, inside = annotate(scene.camera, people)
+        return render(scene, people), points[inside], scene.camera.perspective()
+
+    def _count(self, rng: np.random.Generator) -> int:
+        scene, people = sample_crowd(rng, self.size)
         return int(annotate(scene.camera, people)[1].sum())
 
     def _index(self, index: int) -> int:
         index = operator.index(index)
         if not -self.length <= index < self.length:
-            raise IndexError(f"image {index} of {self.length} in the synthetic {self.split} set")
+            raise IndexError(f"image {index} of {self.length} in the {self.name} {self.split} set")
         return index % self.length
 
-    def _crowd(self, index: int) -> tuple[Scene, People]:
-        rng = np.random.default_rng([self.seed, list(LENGTHS).index(self.split), index])
-        return sample_crowd(rng, self.size)
+    def _random(self, index: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, list(LENGTHS).index(self.split), index])
 
     def describe(self) -> dict:
         """What identifies this data set, as values that JSON knows."""
         return {
-            "name": "synthetic",
+            "name": self.name,
             "split": self.split,
             "seed": self.seed,
             "length": self.length,
@@ -164,7 +172,7 @@ def place(rng: np.random.Generator, scene: Scene, count: int) -> tuple[np.ndarra
     depth = scene.camera.focal / scene.camera.project(ground, HEAD_HEIGHT)[1]
     keep = depth <= scene.camera.far
     for kind, x, y in scene.clutter:
-        keep &= np.hypot(*(ground - (x, y)).T) > CLUTTER[kind][0]
+        keep &= np.hypot(*(ground - (x, y)).T) > THINGS[kind][0]
     ground, yaw = ground[keep], yaw[keep]
     keep = far_apart(ground, SPACING)
     ground, yaw = ground[keep], yaw[keep]
@@ -227,9 +235,14 @@ def annotate(camera: Camera, people: People) -> tuple[np.ndarray, np.ndarray]:
 def render(scene: Scene, people: People) -> np.ndarray:
     """uint8 `[H, W, 3]`: the scene with those people; its textures do not depend on them."""
     rng = np.random.default_rng(scene.seed)
+    return expose(scene, paint(scene, people, rng).reduce(SUPERSAMPLING), rng)
+
+
+def paint(scene: Scene, people: People, rng: np.random.Generator) -> Image.Image:
+    """The scene with those people, `SUPERSAMPLING` times as large, before it is exposed."""
     camera = scene.camera.supersampled(SUPERSAMPLING)
     things = np.array([(x, y) for _, x, y in scene.clutter]).reshape(-1, 2)
-    clear = np.array([CLUTTER[kind][0] for kind, _, _ in scene.clutter])
+    clear = np.array([THINGS[kind][0] for kind, _, _ in scene.clutter])
     image = cast_shadows(
         scene,
         paint_ground(scene, rng),
@@ -242,17 +255,26 @@ def render(scene: Scene, people: People) -> np.ndarray:
     draw = ImageDraw.Draw(canvas)
     draw_backdrop(draw, scene, camera, rng)
     tones = rng.integers(2**16, size=len(things)).tolist()
-    parts = body_parts(camera, scene.light.sun, people)
-    parts = [
-        (draw.ellipse if corners.shape[1] == 4 else draw.polygon, corners, fills, shown)
-        for corners, fills, shown in parts
-    ]
+    draw_person = painter(draw, camera, scene.light.sun, people)
     for i in np.argsort(-np.concatenate([people.ground, things])[:, 1]).tolist():  # far to near
         if i < len(people):
-            for method, corners, fills, shown in parts:
-                if shown[i]:
-                    method(corners[i].tolist(), fills[i])
+            draw_person(i)
         else:
             thing = i - len(people)
             draw_clutter(draw, camera, *scene.clutter[thing], tones[thing])
-    return expose(scene, canvas.reduce(SUPERSAMPLING), rng)
+    return canvas
+
+
+def painter(draw, camera: Camera, sun: np.ndarray, people: People):
+    """A function of i that draws person i of those people, seen by that camera."""
+    parts = [
+        (draw.ellipse if corners.shape[1] == 4 else draw.polygon, corners, fills, shown)
+        for corners, fills, shown in body_parts(camera, sun, people)
+    ]
+
+    def draw_person(i: int) -> None:
+        for method, corners, fills, shown in parts:
+            if shown[i]:
+                method(corners[i].tolist(), fills[i])
+
+    return draw_person
