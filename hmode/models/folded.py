@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_eval
 
 from hmode.models.counter import CountingNetwork
-from hmode.models.winograd import WinogradConv2d, suits
+from hmode.models.winograd import quicken
 
 
 def for_inference(model: CountingNetwork) -> CountingNetwork:
@@ -16,7 +16,7 @@ def for_inference(model: CountingNetwork) -> CountingNetwork:
 
     Batch norms are folded into the convolutions before them: with fixed statistics both are
     linear, and a pass over the largest feature maps is saved for each. Weights and features lie
-    channels last, the order in which convolutions read them. On a CPU the convolutions with most
+    channels last, the order in which convolutions read them. On a CPU convolutions with many
     channels take a quarter of their multiplications (`hmode.models.winograd`). Layers that no
     count needs are left out (`local_head`).
 
@@ -34,8 +34,7 @@ def for_inference(model: CountingNetwork) -> CountingNetwork:
         for module in list(folded.modules()):
             if isinstance(module, nn.Sequential):
                 _fold(module)
-                _quicken(module)
-    return folded.to(memory_format=torch.channels_last)
+    return quicken(folded).to(memory_format=torch.channels_last)
 
 
 def _fold(layers: nn.Sequential) -> None:
@@ -44,10 +43,3 @@ def _fold(layers: nn.Sequential) -> None:
         if isinstance(layers[i], _BatchNorm) and isinstance(layers[i - 1], nn.Conv2d):
             layers[i - 1] = fuse_conv_bn_eval(layers[i - 1], layers[i])
             layers[i] = nn.Identity()
-
-
-def _quicken(layers: nn.Sequential) -> None:
-    """Let the convolutions that gain by it be computed by Winograd's algorithm, in place."""
-    for i, layer in enumerate(layers):
-        if suits(layer):
-            layers[i] = WinogradConv2d.of(layer)
