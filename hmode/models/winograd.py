@@ -43,8 +43,7 @@ A_T = torch.tensor([
     [0, 1, 1, 4, 4, 0],
     [0, 1, -1, 8, -8, 1],
 ], dtype=torch.float32)  # fmt: skip
-# X → M X Mᵀ is one product with the flattened X: both sides at once.
-FILTER, INPUT, OUTPUT = (torch.kron(matrix, matrix) for matrix in (G, B_T, A_T))
+FILTER = torch.kron(G, G)  # both sides at once
 
 
 class WinogradConv2d(nn.Conv2d):
@@ -130,12 +129,12 @@ class _Winograd(torch.autograd.Function):
         result = torch.empty(size, memory_format=torch.channels_last)
         tiles = _windows(result, OUT)
         for strip in _slices(rows, batch * columns * max(channels, len(weight))):
-            inputs = _transformed(INPUT, windows[:, :, :, strip])
+            inputs = _transformed(B_T, windows[:, :, :, strip])
             for some in _slices(len(weight), channels):
                 place = tiles[:, :, :, strip, :, some]
                 products = torch.bmm(inputs, _filters(weight[some]).mT)  # [36, T, O]
-                products = (OUTPUT @ products.flatten(1)).view(place.shape)
-                torch.add(products, 0 if bias is None else bias[some], out=place)
+                outputs = _both_sides(A_T, products).view(place.shape)
+                torch.add(outputs, 0 if bias is None else bias[some], out=place)
         if result.shape[2:] == x.shape[2:]:
             return result
         return result[:, :, : x.shape[2], : x.shape[3]].clone(memory_format=torch.channels_last)
@@ -147,15 +146,15 @@ class _Winograd(torch.autograd.Function):
         windows, tiles = _windows(x, IN), _windows(gradient, OUT)
         batch, rows, columns, channels = windows.shape[2:]
         for images in _slices(batch, rows * columns * max(channels, len(weight))):
-            inputs = _transformed(INPUT, windows[:, :, images])
+            inputs = _transformed(B_T, windows[:, :, images])
             for_inputs = torch.empty_like(inputs)  # [36, T, C]
             for some in _slices(len(weight), channels):
-                products = _transformed(OUTPUT.mT, tiles[:, :, images, :, :, some])  # [36, T, O]
+                products = _transformed(A_T.mT, tiles[:, :, images, :, :, some])  # [36, T, O]
                 filters = torch.bmm(products.mT, inputs)  # [36, O, C]
-                filters = (FILTER.mT @ filters.flatten(1)).view(3, 3, -1, channels)
+                filters = _both_sides(G.mT, filters).view(3, 3, -1, channels)
                 _put(for_weight[some], filters.permute(2, 3, 0, 1), first=images.start == 0)
                 for_inputs.baddbmm_(products, _filters(weight[some]), beta=int(some.start > 0))
-            for_inputs = (INPUT.mT @ for_inputs.flatten(1)).view_as(windows[:, :, images])
+            for_inputs = _both_sides(B_T.mT, for_inputs).view_as(windows[:, :, images])
             for_x[images] = _overlaid(for_inputs, x.shape[2:])
         for_bias = gradient.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None
         return for_x, for_weight, for_bias
@@ -182,10 +181,16 @@ def _windows(x: Tensor, side: int) -> Tensor:
     return x.unfold(2, side, OUT).unfold(3, side, OUT).permute(4, 5, 0, 2, 3, 1)
 
 
+def _both_sides(matrix: Tensor, x: Tensor) -> Tensor:
+    """X → M X Mᵀ over the first of the dimensions: `[n, n, ...]` or `[n², ...]` → `[m, m, N]`."""
+    m, n = matrix.shape
+    x = torch.bmm(matrix.expand(n, m, n), x.reshape(n, n, -1))
+    return (matrix @ x.view(n, -1)).view(m, m, -1)
+
+
 def _transformed(matrix: Tensor, windows: Tensor) -> Tensor:
     """Windows `[., ., B, rows, columns, C]` → `[36, T, C]`, T tiles."""
-    flat = windows.reshape(matrix.shape[1], -1)
-    return (matrix @ flat).view(IN**2, -1, windows.shape[-1])
+    return _both_sides(matrix, windows).view(IN**2, -1, windows.shape[-1])
 
 
 def _filters(weight: Tensor) -> Tensor:
