@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_eval
 
 from hmode.models.counter import CountingNetwork
-from hmode.models.winograd import quicken
+from hmode.models.quick import quicken
 
 
 def for_inference(model: CountingNetwork) -> CountingNetwork:

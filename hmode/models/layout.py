@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from hmode.models.winograd import quicken
+from hmode.models.quick import quicken
 
 
 def lay_out(model: nn.Module, device: torch.device) -> nn.Module:

@@ -15,7 +15,7 @@ from itertools import product
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 OUT, IN = 4, 6  # sides of a tile's outputs and inputs
 # Elements of the largest arrays in between: larger ones cost memory and gain nothing.
@@ -44,49 +44,6 @@ A_T = torch.tensor([
     [0, 1, -1, 8, -8, 1],
 ], dtype=torch.float32)  # fmt: skip
 FILTER = torch.kron(G, G)  # both sides at once
-
-
-class WinogradConv2d(nn.Conv2d):
-    """A convolution that `suits`, by `winograd` where that is faster; same weights, same result."""
-
-    @classmethod
-    def of(cls, conv: nn.Conv2d) -> "WinogradConv2d":
-        """The same convolution, sharing its weights."""
-        with torch.device("meta"):
-            made = cls(conv.in_channels, conv.out_channels, 3, padding=1)
-        made.weight, made.bias = conv.weight, conv.bias
-        return made.train(conv.training)
-
-    def forward(self, x: Tensor) -> Tensor:
-        there = x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32
-        if there and not torch.is_autocast_enabled("cpu") and self._gains(x):
-            return winograd(x, self.weight, self.bias)
-        return super().forward(x)
-
-    def _gains(self, x: Tensor) -> bool:
-        positions = x.numel() // x.shape[1]
-        return gains(self.in_channels, self.out_channels, positions, x.requires_grad)
-
-
-def suits(module: nn.Module) -> bool:
-    """Whether a module is a convolution that `winograd` can compute, and could gain."""
-    return (
-        isinstance(module, nn.Conv2d)
-        and module.kernel_size == (3, 3)
-        and module.stride == module.padding == module.dilation == (1, 1)
-        and module.groups == 1
-        and module.padding_mode == "zeros"
-        and gains(module.in_channels, module.out_channels, 2**20, True)
-    )
-
-
-def quicken(model: nn.Module) -> nn.Module:
-    """Let the convolutions that could gain be computed by `winograd`, in place."""
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if suits(child) and not isinstance(child, WinogradConv2d):
-                setattr(module, name, WinogradConv2d.of(child))
-    return model
 
 
 def gains(c_in: int, c_out: int, positions: int, trained: bool) -> bool:
