@@ -25,7 +25,7 @@ def for_inference(model: CountingNetwork) -> CountingNetwork:
 
     Returns:
         A network on the same device, in evaluation mode, without gradients. Its maps equal the
-        model's in evaluation mode up to the rounding of float32.
+        model's in evaluation mode up to rounding.
     """
     with torch.no_grad():
         folded = copy.deepcopy(model).eval().requires_grad_(False)
@@ -34,6 +34,10 @@ def for_inference(model: CountingNetwork) -> CountingNetwork:
         for module in list(folded.modules()):
             if isinstance(module, nn.Sequential):
                 _fold(module)
+        if next(folded.parameters()).device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            for module in folded.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.to(torch.get_autocast_dtype("cpu"))
     return quicken(folded).to(memory_format=torch.channels_last)
 
 
