@@ -55,10 +55,14 @@ def main(names, check, cheap, slack, repetitions, output):
     if cheap:
         cases = [case for case in cases if case.cheap_goals]
     page = None if check or cheap else open_page(output)
+    left_out = [case for case in cases if not case.possible]
+    for case in left_out:
+        click.echo(f"{case.name}: left out, {pages.IMPOSSIBLE}")
+    cases = [case for case in cases if case.possible]
     results = run_cases(cases, cheap, slack, repetitions) if cases else []
     missed = any(result.missed(slack) for result in results)
-    if page and len(results) == len(CASES):
-        page.write_cases(results)
+    if page and len(results) + len(left_out) == len(CASES):
+        page.write_cases(results, left_out)
     for part in PARTS:
         if part in names or (page and not names and part != "accuracy"):
             measured = measure(part)
@@ -94,11 +98,13 @@ def run_cases(
     Raises:
         ClickException: the two forms of a case do not give the same; it is not timed then.
     """
-    limits, results = measure_limits(), []
-    click.echo(pages.machine(limits))
+    limits, results = {}, []
     for case in cases:
+        if case.dtype not in limits:
+            limits[case.dtype] = measure_limits(dtype=case.dtype)
+            click.echo(pages.machine([limits[case.dtype]]))
         try:
-            results.append(run_case(case, limits, cheap=cheap, repetitions=repetitions))
+            results.append(run_case(case, limits[case.dtype], cheap=cheap, repetitions=repetitions))
         except Different as error:
             raise click.ClickException(f"{case.name}: {error}") from None
         _, *line = pages.case_line(results[-1], slack)

@@ -19,11 +19,13 @@ class Limits:
 
     Attributes:
         products: floating-point operations per second of a matrix product, by who computes it.
+        dtype: of the product.
         bandwidth: bytes read and written per second by a copy.
     """
 
     products: dict[str, float]
     bandwidth: float
+    dtype: str = "float32"
 
     @property
     def flops(self) -> float:
@@ -40,6 +42,7 @@ def measure_limits(device: str = "cpu", dtype=torch.float32, repetitions: int = 
     return Limits(
         products=product_rates(device, dtype, repetitions),
         bandwidth=copy_bandwidth(device, repetitions),
+        dtype=str(dtype).removeprefix("torch."),
     )
 
 

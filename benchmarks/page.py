@@ -4,16 +4,19 @@ import math
 import os
 import platform
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from benchmarks import pictures, scaling, series
-from benchmarks.cases import WORDING, digits
+from benchmarks.cases import WORDING, Case, digits
 from benchmarks.limits import Limits
 from benchmarks.running import Result, rows
 from hmode.errors import InputError, MissingFileError
 from hmode.runs import write_csv
+
+IMPOSSIBLE = "this processor has no unit that multiplies bfloat16"
 
 
 class Page:
@@ -39,9 +42,11 @@ class Page:
         text = self.path.read_text(encoding="utf-8")
         self.path.write_text(filled(text, name, content, self.path), encoding="utf-8")
 
-    def write_cases(self, results: list[Result]) -> None:
+    def write_cases(self, results: list[Result], left_out: Sequence[Case] = ()) -> None:
         write_csv(self.folder / "cases.csv", list(rows(results)))
-        self.fill("cases", f"{machine(results[0].limits)}\n\n{case_table(results)}")
+        limits = {result.limits.dtype: result.limits for result in results}
+        about = machine(list(limits.values()))
+        self.fill("cases", f"{about}\n\n{case_table(results, left_out)}")
         pictures.save(pictures.ratios(results), self.folder / "ratios.png")
 
     def write(self, part: str, measured: list[dict]) -> None:
@@ -72,15 +77,17 @@ def table(header: list[str], lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in every)
 
 
-def machine(limits: Limits) -> str:
-    """What the numbers were measured on, and its limits."""
+def machine(found: list[Limits]) -> str:
+    """What the numbers were measured on, and its limits in each type."""
     products = ", ".join(
-        f"{name} {digits(rate / 1e9)} GFLOP/s" for name, rate in limits.products.items()
+        f"{limits.dtype} matrix product {name} {digits(rate / 1e9)} GFLOP/s"
+        for limits in found
+        for name, rate in limits.products.items()
     )
     return (
         f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch "
-        f"{torch.__version__.split('+')[0]}. Limits: float32 matrix product {products}; "
-        f"copy {digits(limits.bandwidth / 1e9)} GB/s."
+        f"{torch.__version__.split('+')[0]}. Limits: {products}; "
+        f"copy {digits(found[0].bandwidth / 1e9)} GB/s."
     )
 
 
@@ -94,9 +101,15 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def case_table(results: list[Result], slack: float = 1.0) -> str:
+def case_table(results: list[Result], left_out: Sequence[Case] = ()) -> str:
     header = ["what", "compared with", "ours", "the other", "ratio", "goal", "of the limit", "held"]
-    return table(header, [case_line(result, slack) for result in results])
+    lines = [case_line(result) for result in results]
+    for case in left_out:
+        goals = ", ".join(map(str, case.goals))
+        lines.append(
+            [f"{case.what} (`{case.name}`)", case.other, "", "", "", goals, "", IMPOSSIBLE]
+        )
+    return table(header, lines)
 
 
 def case_line(result: Result, slack: float = 1.0) -> list[str]:

@@ -1,6 +1,7 @@
 """The benchmarks: plain forms equal hmode's, meters read what is known, goals are judged."""
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -260,7 +261,7 @@ def fake(name="fake", least=3.0, memory=4.0, check=lambda: None):
 def fake_times(monkeypatch):
     times = Paired((1e-6, 1e-6, 1e-6), (2e-6, 3e-6, 4e-6))
     monkeypatch.setattr(running, "paired", lambda *args, **options: times)
-    monkeypatch.setattr(command, "measure_limits", lambda: LIMITS)
+    monkeypatch.setattr(command, "measure_limits", lambda dtype: LIMITS)
 
 
 @pytest.fixture
@@ -306,6 +307,18 @@ def test_cheap_judges_the_cheap_goals_of_cases_that_have_some(run):
     assert code == 0
     assert "fat" in output
     assert {case.name for case in CASES if case.cheap_goals} >= {"losses", "inference"}
+
+
+def test_a_case_that_the_processor_is_not_for_is_left_out_in_words(run, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    low = replace(fake("low", least=9), dtype=torch.bfloat16)
+    code, output = run([fake(), low], "--check")
+    assert code == 0
+    assert f"low: left out, {page.IMPOSSIBLE}" in output
+    (line,) = [line for line in page.case_table([], [low]).splitlines() if "`low`" in line]
+    assert "≥ 9x" in line
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert run([fake(), low], "--check")[0] == 1
 
 
 def test_a_case_whose_forms_differ_is_not_timed(run):
