@@ -1,7 +1,11 @@
 """What a machine can do at best: matrix products per second, and bytes moved per second."""
 
+import os
+import platform
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -35,6 +39,28 @@ class Limits:
     def least_seconds(self, flops: float, traffic: float) -> float:
         """What work takes at the limits: no less than the longer of computing and moving."""
         return max(flops / self.flops, traffic / self.bandwidth)
+
+
+def machine(limits: Limits) -> str:
+    """What was measured on, and its limits."""
+    products = ", ".join(
+        f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in limits.products.items()
+    )
+    return (
+        f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch "
+        f"{torch.__version__.split('+')[0]}. Limits: {limits.dtype} matrix product {products}; "
+        f"copy {limits.bandwidth / 1e9:.3g} GB/s."
+    )
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    about = Path("/proc/cpuinfo")
+    if about.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", about.read_text(), re.MULTILINE)
+        if found:
+            return found[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def measure_limits(device: str = "cpu", dtype=torch.float32, repetitions: int = 7) -> Limits:
