@@ -5,11 +5,10 @@ from pathlib import Path
 import click
 
 from benchmarks import page as pages
-from benchmarks.accuracy import measure_accuracy
 from benchmarks.cases import CASES, Case
-from benchmarks.limits import measure_limits
+from benchmarks.limits import machine, measure_limits
 from benchmarks.profile import measure_profile
-from benchmarks.running import Result, run_case
+from benchmarks.running import Result, rows, run_case
 from benchmarks.scaling import measure_scaling
 from benchmarks.series import GOAL, measure_series, total
 from benchmarks.work import Different
@@ -20,7 +19,6 @@ PARTS = {
     "scaling": measure_scaling,
     "profile": measure_profile,
     "series": measure_series,
-    "accuracy": measure_accuracy,
 }
 
 
@@ -47,43 +45,29 @@ def main(names, check, cheap, slack, repetitions, output):
     """Compare hmode with plain forms of what it computes, on this machine's CPU.
 
     NAMES are cases, "scaling", "profile" or "series" (the notebooks, a quarter of an hour); none
-    means all of these, or with --check or --cheap all cases. "accuracy" sums up finished runs of
-    `hmode sweep precision batch`. The page's table of cases is of one run, so it is written only
-    when all cases were run.
+    means all of these, or with --check or --cheap all cases. What was measured takes the place of
+    what the page had of it.
     """
     cases = [case for case in CASES if case.name in names or not names]
     if cheap:
         cases = [case for case in cases if case.cheap_goals]
-    page = None if check or cheap else open_page(output)
-    results = run_cases(cases, cheap, slack, repetitions) if cases else []
+    try:
+        page = None if check or cheap else pages.Page(output)
+    except HmodeError as error:
+        raise click.ClickException(str(error)) from None
+    results = run_cases(cases, cheap, slack, repetitions)
     missed = any(result.missed(slack) for result in results)
-    if page and len(results) == len(CASES):
+    if page and results:
         page.write_cases(results)
     for part in PARTS:
-        if part in names or (page and not names and part != "accuracy"):
-            measured = measure(part)
+        if part in names or (page and not names):
+            measured = list(PARTS[part]())
+            click.echo(pages.TABLES[part](measured))
             missed |= part == "series" and total(measured)["seconds"] > GOAL / slack
             if page:
                 page.write(part, measured)
     if check:
         raise SystemExit(missed)
-
-
-def measure(part: str) -> list[dict]:
-    """Measure and print a part."""
-    try:
-        measured = list(PARTS[part]())
-    except HmodeError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(pages.TABLES[part](measured))
-    return measured
-
-
-def open_page(output: Path) -> pages.Page:
-    try:
-        return pages.Page(output)
-    except HmodeError as error:
-        raise click.ClickException(str(error)) from None
 
 
 def run_cases(
@@ -94,17 +78,23 @@ def run_cases(
     Raises:
         ClickException: the two forms of a case do not give the same; it is not timed then.
     """
-    limits, results = measure_limits(), []
-    click.echo(pages.machine(limits))
+    limits, results = {}, []
     for case in cases:
+        if not case.possible:
+            click.echo(f"{case.name}: left out, this processor has no unit for {case.dtype}")
+            continue
+        if case.dtype not in limits:
+            limits[case.dtype] = measure_limits(dtype=case.dtype)
+            click.echo(machine(limits[case.dtype]))
         try:
-            results.append(run_case(case, limits, cheap=cheap, repetitions=repetitions))
+            results.append(run_case(case, limits[case.dtype], cheap=cheap, repetitions=repetitions))
         except Different as error:
             raise click.ClickException(f"{case.name}: {error}") from None
-        _, *line = pages.case_line(results[-1], slack)
+        _, *line = pages.case_line(next(rows(results[-1:], slack)))
         click.echo(" | ".join([case.name, *line]))
     missed = [line for result in results for line in result.missed(slack)]
-    click.echo("\n".join([f"{len(missed)} goals missed", *missed]))
+    if cases:
+        click.echo("\n".join([f"{len(missed)} goals missed", *missed]))
     return results
 
 

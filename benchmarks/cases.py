@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import torch
+
 from benchmarks import work
 from benchmarks.work import Work
 
@@ -62,6 +64,7 @@ class Case:
         goals: at full size.
         cheap_goals: of the cheap version; () if there is none.
         repetitions: pairs that are timed.
+        dtype: of ours. bfloat16 is for processors that multiply it in units of their own.
     """
 
     name: str
@@ -71,6 +74,12 @@ class Case:
     goals: tuple[Goal, ...]
     cheap_goals: tuple[Goal, ...] = ()
     repetitions: int = 5
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def possible(self) -> bool:
+        """Whether this processor is one for it."""
+        return self.dtype == torch.float32 or torch.cpu._is_amx_tile_supported()
 
 
 def _density(people: int) -> list[Case]:
@@ -132,8 +141,24 @@ CASES = [
         "training step, full width, 8 crops of 128 x 128",
         "a plain step",
         work.step,
-        (Goal("ratio", least=1.2), Goal("rate", least=0.65)),
+        (Goal("ratio", least=1.7),),
         repetitions=5,
+    ),
+    Case(
+        "step-bf16",
+        "training step, full width, 8 crops of 128 x 128, bfloat16",
+        "a plain step under autocast",
+        partial(work.step, low=True, other_low=True),
+        (Goal("ratio", least=1.7), Goal("seconds", most=0.6)),
+        dtype=torch.bfloat16,
+    ),
+    Case(
+        "step-bf16-float32",
+        "training step, full width, 8 crops of 128 x 128, bfloat16",
+        "a plain step in float32",
+        partial(work.step, low=True),
+        (Goal("ratio", least=5),),
+        dtype=torch.bfloat16,
     ),
     Case(
         "step-batch-1",
@@ -151,5 +176,13 @@ CASES = [
         (Goal("ratio", least=1.4),),
         cheap_goals=(Goal("ratio", least=1.1),),
         repetitions=5,
+    ),
+    Case(
+        "inference-bf16",
+        "count of an image, 1024 x 768, full width, bfloat16",
+        "the network in eval mode, under autocast",
+        partial(work.inference, low=True),
+        (Goal("ratio", least=1.2),),
+        dtype=torch.bfloat16,
     ),
 ]

@@ -1,7 +1,11 @@
 """What a machine can do at best: matrix products per second, and bytes moved per second."""
 
+import os
+import platform
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -19,11 +23,13 @@ class Limits:
 
     Attributes:
         products: floating-point operations per second of a matrix product, by who computes it.
+        dtype: of the product.
         bandwidth: bytes read and written per second by a copy.
     """
 
     products: dict[str, float]
     bandwidth: float
+    dtype: str = "float32"
 
     @property
     def flops(self) -> float:
@@ -35,11 +41,34 @@ class Limits:
         return max(flops / self.flops, traffic / self.bandwidth)
 
 
+def machine(limits: Limits) -> str:
+    """What was measured on, and its limits."""
+    products = ", ".join(
+        f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in limits.products.items()
+    )
+    return (
+        f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch "
+        f"{torch.__version__.split('+')[0]}. Limits: {limits.dtype} matrix product {products}; "
+        f"copy {limits.bandwidth / 1e9:.3g} GB/s."
+    )
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    about = Path("/proc/cpuinfo")
+    if about.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", about.read_text(), re.MULTILINE)
+        if found:
+            return found[1].strip()
+    return platform.processor() or platform.machine()
+
+
 def measure_limits(device: str = "cpu", dtype=torch.float32, repetitions: int = 7) -> Limits:
     """The limits of a device, in a few seconds."""
     return Limits(
         products=product_rates(device, dtype, repetitions),
         bandwidth=copy_bandwidth(device, repetitions),
+        dtype=str(dtype).removeprefix("torch."),
     )
 
 

@@ -1,16 +1,13 @@
-"""What a run leaves in the docs: tables in the page, the same numbers as CSV, and pictures."""
+"""What a run leaves in the docs: tables in the page, and the same numbers as CSV."""
 
-import math
-import os
-import platform
 import re
+from itertools import groupby
 from pathlib import Path
 
-import torch
+import pandas as pd
 
-from benchmarks import pictures, scaling, series
-from benchmarks.cases import WORDING, digits
-from benchmarks.limits import Limits
+from benchmarks import scaling, series
+from benchmarks.cases import CASES, WORDING, digits
 from benchmarks.running import Result, rows
 from hmode.errors import InputError, MissingFileError
 from hmode.runs import write_csv
@@ -40,16 +37,18 @@ class Page:
         self.path.write_text(filled(text, name, content, self.path), encoding="utf-8")
 
     def write_cases(self, results: list[Result]) -> None:
-        write_csv(self.folder / "cases.csv", list(rows(results)))
-        self.fill("cases", f"{machine(results[0].limits)}\n\n{case_table(results)}")
-        pictures.save(pictures.ratios(results), self.folder / "ratios.png")
+        """Put these cases in the place of what was measured of them before, elsewhere perhaps."""
+        path = self.folder / "cases.csv"
+        before = pd.read_csv(path).to_dict("records") if path.is_file() else []
+        found = {row["case"]: row for row in (*before, *rows(results))}
+        measured = sorted(found.values(), key=lambda row: str(row["machine"]))
+        write_csv(path, measured)
+        self.fill("cases", case_tables(measured))
 
     def write(self, part: str, measured: list[dict]) -> None:
-        """The table of one of `TABLES`, the same numbers as CSV, and the picture of the curves."""
+        """The table of one of `TABLES`, and the same numbers as CSV."""
         write_csv(self.folder / f"{part}.csv", measured)
         self.fill(part, TABLES[part](measured))
-        if part == "scaling":
-            pictures.save(pictures.curves(measured), self.folder / "scaling.png")
 
 
 def filled(text: str, name: str, content: str, path="page") -> str:
@@ -72,44 +71,31 @@ def table(header: list[str], lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in every)
 
 
-def machine(limits: Limits) -> str:
-    """What the numbers were measured on, and its limits."""
-    products = ", ".join(
-        f"{name} {digits(rate / 1e9)} GFLOP/s" for name, rate in limits.products.items()
-    )
-    return (
-        f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch "
-        f"{torch.__version__.split('+')[0]}. Limits: float32 matrix product {products}; "
-        f"copy {digits(limits.bandwidth / 1e9)} GB/s."
-    )
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    about = Path("/proc/cpuinfo")
-    if about.is_file():
-        found = re.search(r"^model name\s*:\s*(.+)$", about.read_text(), re.MULTILINE)
-        if found:
-            return found[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def case_table(results: list[Result], slack: float = 1.0) -> str:
+def case_tables(measured: list[dict]) -> str:
+    """A table for each machine, of rows that stand together, and one of what none was for."""
     header = ["what", "compared with", "ours", "the other", "ratio", "goal", "of the limit", "held"]
-    return table(header, [case_line(result, slack) for result in results])
+    parts = []
+    for machine, group in groupby(measured, key=lambda row: row["machine"]):
+        parts += [machine, table(header, [case_line(row) for row in group])]
+    names = {row["case"] for row in measured}
+    left = [
+        [f"{case.what} (`{case.name}`)", case.other, ", ".join(map(str, case.goals))]
+        for case in CASES
+        if case.name not in names
+    ]
+    if left:
+        parts += ["Not measured:", table(["what", "compared with", "goal"], left)]
+    return "\n\n".join(parts)
 
 
-def case_line(result: Result, slack: float = 1.0) -> list[str]:
-    row = next(rows([result], slack))
+def case_line(row: dict) -> list[str]:
+    """What was measured of a case, a row of `benchmarks.running.rows`, in words."""
     ratio, low, high = (digits(row[name]) for name in ("ratio", "ratio_min", "ratio_max"))
     ratio = f"{ratio} [{low}–{high}]"
     ours, other = (duration(row[name]) for name in ("ours_s", "other_s"))
-    if result.memory:
-        ours, other = (
-            f"{text}, {size(bytes_)}"
-            for text, bytes_ in zip((ours, other), result.memory, strict=True)
-        )
-        ratio += f"; memory {WORDING['ratio'](result.quantities['memory ratio'])}"
+    if pd.notna(row["ours_bytes"]):
+        ours, other = f"{ours}, {size(row['ours_bytes'])}", f"{other}, {size(row['other_bytes'])}"
+        ratio += f"; memory {WORDING['ratio'](row['other_bytes'] / row['ours_bytes'])}"
     return [
         f"{row['what']} (`{row['case']}`)",
         row["other"],
@@ -117,14 +103,15 @@ def case_line(result: Result, slack: float = 1.0) -> list[str]:
         other,
         ratio,
         row["goals"].replace("; ", ", "),
-        f"{row['share_of_limit']:.0%}" if row["share_of_limit"] else "",
+        f"{row['share_of_limit']:.0%}" if pd.notna(row["share_of_limit"]) else "",
         "yes" if row["held"] else "**no**",
     ]
 
 
 def scaling_table(measured: list[dict]) -> str:
     lines = []
-    for name, points in pictures.by_curve(measured).items():
+    for name, group in groupby(measured, key=lambda row: row["curve"]):
+        points = list(group)
         fits = scaling.fits(points) if scaling.is_power(name) else None
         lines.append([
             points[0]["what"],
@@ -151,29 +138,6 @@ def profile_table(measured: list[dict]) -> str:
     header = list(totals)
     lines = [[row["kind"], *(f"{row[name]:.1%}" for name in header[1:])] for row in shares]
     return table(header, [*lines, ["**time**", *(duration(totals[name]) for name in header[1:])]])
-
-
-def accuracy_table(measured: list[dict]) -> str:
-    """The MAE of each row, its difference to the default's, and what its training took."""
-    lines = []
-    for row in measured:
-        difference = ""
-        if not math.isnan(row["low"]):  # the default has none, nor has a single seed
-            difference = f"{row['difference']:+.1f} [{row['low']:+.1f}, {row['high']:+.1f}]"
-        lines.append([
-            f"{row['title']} (`{row['row']}`)",
-            f"{row['mae']:.1f} ± {row['mae_sd']:.1f}",
-            difference,
-            str(row["verdict"]),
-            f"{row['seconds']:.0f} ± {row['seconds_sd']:.0f} s",
-        ])  # fmt: skip
-    first = measured[0]
-    about = (
-        f"Profile {first['profile']}, {first['dataset']}, {first['seeds']:.0f} seeds, on "
-        f"{first['device']} with {first['threads']} threads, torch {first['torch']}."
-    )
-    header = ["what", "MAE, people", "difference, 95 % interval", "verdict", "training"]
-    return f"{about}\n\n{table(header, lines)}"
 
 
 def series_table(measured: list[dict]) -> str:
@@ -204,5 +168,4 @@ TABLES = {
     "scaling": scaling_table,
     "profile": profile_table,
     "series": series_table,
-    "accuracy": accuracy_table,
 }

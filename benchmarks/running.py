@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.cases import WORDING, Case, Goal
-from benchmarks.limits import Limits
+from benchmarks.limits import Limits, machine
 from benchmarks.measure import Paired, flops, paired, peak_memory
 
 
@@ -104,4 +104,5 @@ def rows(results: list[Result], slack: float = 1.0) -> Iterator[dict]:
             "share_of_limit": result.share_of_limit,
             "goals": "; ".join(map(str, result.goals)),
             "held": not result.missed(slack),
+            "machine": machine(result.limits),
         }

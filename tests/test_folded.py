@@ -94,3 +94,17 @@ def test_images_counted_together_count_as_they_do_alone():
         (alone,) = hmode.evaluate(model, [sample]).table
         assert row.pop("name") == alone.pop("name") == sample.name
         assert row == pytest.approx(alone, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("config", SETTINGS, ids=str)
+def test_under_autocast_weights_are_cast_once_and_the_maps_stay(config):
+    model = trained(config)
+    images = torch.randn(2, 3, 64, 80)
+    folded = for_inference(model)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        low = for_inference(model)
+        found, expected = low(images), folded(images)
+    torch.testing.assert_close(values(found), values(expected), rtol=0, atol=0)
+    types = {p.dtype for m in low.modules() if isinstance(m, nn.Conv2d) for p in m.parameters()}
+    assert types == {torch.bfloat16}
+    torch.testing.assert_close(found.count, folded(images).count, rtol=0.05, atol=0)

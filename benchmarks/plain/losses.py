@@ -13,7 +13,7 @@ THRESHOLD = 1e-5
 
 
 def total_loss(prediction: Prediction, target: Tensor) -> Tensor:
-    """L_Des + L_Rel on every map, L_Att, L_Eim: "paper", with means over pixels.
+    """L_Des + L_Rel on every map, L_Att, L_Eim: "paper", sums over an image's pixels.
 
     Args:
         prediction: of HMoDE, any batch.
@@ -22,22 +22,22 @@ def total_loss(prediction: Prediction, target: Tensor) -> Tensor:
     Returns:
         A scalar, differentiable.
     """
-    size = target.shape[-2:]
+    size, pixels = target.shape[-2:], target[0].numel()
     truth = target * prediction.scale
     total = 0.0
     for output in prediction.maps.split(1, dim=1):  # [B, 1, h, w] each
         full = F.interpolate(output, size=size, mode="nearest")  # [B, 1, H, W]
-        total = total + F.mse_loss(full, truth) + relative_loss(full, truth)
+        total = total + pixels * F.mse_loss(full, truth) + relative_loss(full, truth)
     attention = F.interpolate(prediction.attention, size=size, mode="nearest")
     foreground = (target > THRESHOLD).to(attention.dtype)
-    total = total + F.binary_cross_entropy(attention, foreground)
+    total = total + pixels * F.binary_cross_entropy(attention, foreground)
     return total + sum(importance_loss(gate) for gate in prediction.gates)
 
 
 def relative_loss(maps: Tensor, truth: Tensor) -> Tensor:
-    """Eq. 2 for one output, `[B, 1, H, W]`: over pixels, and averaged over the batch."""
+    """Eq. 2 for one output, `[B, 1, H, W]`: averaged over the batch."""
     losses = [relative_loss_of_image(m[0], t[0]) for m, t in zip(maps, truth, strict=True)]
-    return torch.stack(losses).mean() / truth[0].numel()
+    return torch.stack(losses).mean()
 
 
 def relative_loss_of_image(image: Tensor, truth: Tensor) -> Tensor:

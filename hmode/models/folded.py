@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_eval
 
 from hmode.models.counter import CountingNetwork
-from hmode.models.winograd import WinogradConv2d, suits
+from hmode.models.quick import quicken
 
 
 def for_inference(model: CountingNetwork) -> CountingNetwork:
@@ -16,7 +16,7 @@ def for_inference(model: CountingNetwork) -> CountingNetwork:
 
     Batch norms are folded into the convolutions before them: with fixed statistics both are
     linear, and a pass over the largest feature maps is saved for each. Weights and features lie
-    channels last, the order in which convolutions read them. On a CPU the convolutions with most
+    channels last, the order in which convolutions read them. On a CPU convolutions with many
     channels take a quarter of their multiplications (`hmode.models.winograd`). Layers that no
     count needs are left out (`local_head`).
 
@@ -25,7 +25,7 @@ def for_inference(model: CountingNetwork) -> CountingNetwork:
 
     Returns:
         A network on the same device, in evaluation mode, without gradients. Its maps equal the
-        model's in evaluation mode up to the rounding of float32.
+        model's in evaluation mode up to rounding.
     """
     with torch.no_grad():
         folded = copy.deepcopy(model).eval().requires_grad_(False)
@@ -34,8 +34,11 @@ def for_inference(model: CountingNetwork) -> CountingNetwork:
         for module in list(folded.modules()):
             if isinstance(module, nn.Sequential):
                 _fold(module)
-                _quicken(module)
-    return folded.to(memory_format=torch.channels_last)
+        if next(folded.parameters()).device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            for module in folded.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.to(torch.get_autocast_dtype("cpu"))
+    return quicken(folded).to(memory_format=torch.channels_last)
 
 
 def _fold(layers: nn.Sequential) -> None:
@@ -44,10 +47,3 @@ def _fold(layers: nn.Sequential) -> None:
         if isinstance(layers[i], _BatchNorm) and isinstance(layers[i - 1], nn.Conv2d):
             layers[i - 1] = fuse_conv_bn_eval(layers[i - 1], layers[i])
             layers[i] = nn.Identity()
-
-
-def _quicken(layers: nn.Sequential) -> None:
-    """Let the convolutions that gain by it be computed by Winograd's algorithm, in place."""
-    for i, layer in enumerate(layers):
-        if suits(layer):
-            layers[i] = WinogradConv2d.of(layer)

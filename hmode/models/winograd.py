@@ -1,4 +1,4 @@
-"""3 x 3 convolutions with a quarter of the multiplications, for counting on a CPU.
+"""3 x 3 convolutions with a quarter of the multiplications, on a CPU.
 
 Winograd's minimal filtering F(4 x 4, 3 x 3) (Lavin and Gray, CVPR 2016, section 4.3) computes
 4 x 4 outputs from 6 x 6 inputs with 36 multiplications for each pair of channels, where the
@@ -11,14 +11,15 @@ so on GPUs; oneDNN, torch's library on CPUs, no longer does. In float32 its erro
 the direct convolution's: about two millionths of the result, root mean square.
 """
 
+from itertools import product
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 OUT, IN = 4, 6  # sides of a tile's outputs and inputs
-# Where it is faster: with fewer channels the transforms of the input, with fewer positions that of
-# the weights takes longer than what is saved.
-CHANNELS, POSITIONS = 256, 2048
+# Elements of the largest arrays in between: larger ones cost memory and gain nothing.
+AT_ONCE = 2**23
 
 B_T = torch.tensor([
     [4, 0, -5, 0, 1, 0],
@@ -42,62 +43,126 @@ A_T = torch.tensor([
     [0, 1, 1, 4, 4, 0],
     [0, 1, -1, 8, -8, 1],
 ], dtype=torch.float32)  # fmt: skip
-# X → M X Mᵀ is one product with the flattened X: both sides at once.
-FILTER, INPUT, OUTPUT = (torch.kron(matrix, matrix) for matrix in (G, B_T, A_T))
+FILTER = torch.kron(G, G)  # both sides at once
 
 
-class WinogradConv2d(nn.Conv2d):
-    """A convolution that `suits`, by `winograd` where that is faster; same weights, same result."""
+def gains(c_in: int, c_out: int, positions: int, trained: bool) -> bool:
+    """Whether `winograd` is the faster on a grid of so many positions, all images together.
 
-    @classmethod
-    def of(cls, conv: nn.Conv2d) -> "WinogradConv2d":
-        """The same convolution, sharing its weights."""
-        with torch.device("meta"):
-            made = cls(conv.in_channels, conv.out_channels, 3, padding=1)
-        made.weight, made.bias = conv.weight, conv.bias
-        return made.train(conv.training)
-
-    def forward(self, x: Tensor) -> Tensor:
-        there = x.device.type == "cpu" and x.dtype == self.weight.dtype == torch.float32
-        positions = x.numel() // x.shape[1]
-        if there and positions >= POSITIONS and not torch.is_autocast_enabled("cpu"):
-            return winograd(x, self.weight, self.bias)
-        return super().forward(x)
-
-
-def suits(module: nn.Module) -> bool:
-    """Whether a module is a convolution that `winograd` can compute, and large enough to gain."""
-    return (
-        isinstance(module, nn.Conv2d)
-        and module.kernel_size == (3, 3)
-        and module.stride == module.padding == module.dilation == (1, 1)
-        and module.groups == 1
-        and module.padding_mode == "zeros"
-        and min(module.in_channels, module.out_channels) >= CHANNELS
-    )
+    Transforming the inputs and outputs takes a share of the products' time that falls with the
+    channels, transforming the filters one that falls with the positions. The bounds were measured.
+    Most is gained on the way back, where oneDNN is slower, on the largest grids above all.
+    """
+    share = 1 / c_in + 1 / c_out
+    if not trained:
+        return share + 6 / positions < 1 / 90
+    return share + 6 / positions < 1 / 45 or (share <= 1 / 32 and positions >= 2**15)
 
 
 def winograd(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.conv2d(x, weight, bias, padding=1)` for 3 x 3 weights.
+    """`F.conv2d(x, weight, bias, padding=1)` for 3 x 3 weights, with its gradients.
 
     Args:
         x: float32 `[B, C, H, W]`, fastest channels last.
-        weight: `[O, C, 3, 3]`.
+        weight: `[O, C, 3, 3]`, fastest channels last.
         bias: `[O]` or None.
 
     Returns:
         `[B, O, H, W]`, channels last.
     """
-    batch, channels, height, width = x.shape
-    rows, columns = -(-height // OUT), -(-width // OUT)
-    padding = (1, OUT * columns - width + 1, 1, OUT * rows - height + 1)
-    tiles = F.pad(x, padding).unfold(2, IN, OUT).unfold(3, IN, OUT)  # [B, C, rows, columns, 6, 6]
-    tiles = tiles.permute(4, 5, 0, 2, 3, 1).reshape(IN**2, -1)
-    tiles = (INPUT @ tiles).view(IN**2, -1, channels)  # [36, T, C]
-    filters = FILTER @ weight.permute(2, 3, 0, 1).reshape(9, -1)
-    filters = filters.view(IN**2, -1, channels)  # [36, O, C]
-    products = torch.bmm(tiles, filters.mT)  # [36, T, O]
-    result = (OUTPUT @ products.flatten(1)).view(OUT, OUT, batch, rows, columns, -1)
-    result = result.permute(2, 3, 0, 4, 1, 5).reshape(batch, OUT * rows, OUT * columns, -1)
-    result = result[:, :height, :width].permute(0, 3, 1, 2)  # [B, O, H, W]
-    return result if bias is None else result + bias[:, None, None]
+    return _Winograd.apply(x, weight, bias)
+
+
+class _Winograd(torch.autograd.Function):
+    """`winograd`. The way back takes the transpose of each step. The transformed inputs and
+    filters, two and four times as large as they were, are not kept for it but made again."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        windows = _windows(x, IN)
+        batch, rows, columns, channels = windows.shape[2:]
+        size = (batch, len(weight), OUT * rows, OUT * columns)
+        result = torch.empty(size, memory_format=torch.channels_last)
+        tiles = _windows(result, OUT)
+        for strip in _slices(rows, batch * columns * max(channels, len(weight))):
+            inputs = _transformed(B_T, windows[:, :, :, strip])
+            for some in _slices(len(weight), channels):
+                place = tiles[:, :, :, strip, :, some]
+                products = torch.bmm(inputs, _filters(weight[some]).mT)  # [36, T, O]
+                outputs = _both_sides(A_T, products).view(place.shape)
+                torch.add(outputs, 0 if bias is None else bias[some], out=place)
+        if result.shape[2:] == x.shape[2:]:
+            return result
+        return result[:, :, : x.shape[2], : x.shape[3]].clone(memory_format=torch.channels_last)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        for_x, for_weight = torch.empty_like(x), torch.empty_like(weight)
+        windows, tiles = _windows(x, IN), _windows(gradient, OUT)
+        batch, rows, columns, channels = windows.shape[2:]
+        for images in _slices(batch, rows * columns * max(channels, len(weight))):
+            inputs = _transformed(B_T, windows[:, :, images])
+            for_inputs = torch.empty_like(inputs)  # [36, T, C]
+            for some in _slices(len(weight), channels):
+                products = _transformed(A_T.mT, tiles[:, :, images, :, :, some])  # [36, T, O]
+                filters = torch.bmm(products.mT, inputs)  # [36, O, C]
+                filters = _both_sides(G.mT, filters).view(3, 3, -1, channels)
+                _put(for_weight[some], filters.permute(2, 3, 0, 1), first=images.start == 0)
+                for_inputs.baddbmm_(products, _filters(weight[some]), beta=int(some.start > 0))
+            for_inputs = _both_sides(B_T.mT, for_inputs).view_as(windows[:, :, images])
+            for_x[images] = _overlaid(for_inputs, x.shape[2:])
+        for_bias = gradient.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None
+        return for_x, for_weight, for_bias
+
+
+def _slices(length: int, size: int) -> list[slice]:
+    """Consecutive ones over a length, each of at most `AT_ONCE` elements: 36 times `size` in one
+    step of the length."""
+    step = max(1, AT_ONCE // (IN**2 * size))
+    return [slice(start, start + step) for start in range(0, length, step)]
+
+
+def _put(place: Tensor, values: Tensor, first: bool) -> None:
+    """Write the first values into a place, add later ones."""
+    place.copy_(values) if first else place.add_(values)
+
+
+def _windows(x: Tensor, side: int) -> Tensor:
+    """`[B, C, H, W]` → `[side, side, B, rows, columns, C]`: squares whose middles are the tiles."""
+    around = (side - OUT) // 2
+    bottom, right = (-length % OUT + around for length in x.shape[2:])
+    if any((around, bottom, right)):
+        x = F.pad(x, (around, right, around, bottom))
+    return x.unfold(2, side, OUT).unfold(3, side, OUT).permute(4, 5, 0, 2, 3, 1)
+
+
+def _both_sides(matrix: Tensor, x: Tensor) -> Tensor:
+    """X → M X Mᵀ over the first of the dimensions: `[n, n, ...]` or `[n², ...]` → `[m, m, N]`."""
+    m, n = matrix.shape
+    x = torch.bmm(matrix.expand(n, m, n), x.reshape(n, n, -1))
+    return (matrix @ x.view(n, -1)).view(m, m, -1)
+
+
+def _transformed(matrix: Tensor, windows: Tensor) -> Tensor:
+    """Windows `[., ., B, rows, columns, C]` → `[36, T, C]`, T tiles."""
+    return _both_sides(matrix, windows).view(IN**2, -1, windows.shape[-1])
+
+
+def _filters(weight: Tensor) -> Tensor:
+    """`[O, C, 3, 3]` → `[36, O, C]`."""
+    return (FILTER @ weight.permute(0, 2, 3, 1).flatten(1, 2)).transpose(0, 1)
+
+
+def _overlaid(windows: Tensor, size: tuple[int, int]) -> Tensor:
+    """The transpose of `_windows`: `[6, 6, B, rows, columns, C]` added up to `[B, C, H, W]`."""
+    batch, rows, columns, channels = windows.shape[2:]
+    total = windows.new_zeros(batch, rows + 1, OUT, columns + 1, OUT, channels)
+    places = total.permute(2, 4, 0, 1, 3, 5)
+    for below, right in product((0, 1), (0, 1)):
+        part = windows[OUT * below :, OUT * right :][:OUT, :OUT]
+        height, width = part.shape[:2]
+        places[:height, :width, :, below : rows + below, right : columns + right] += part
+    total = total.view(batch, OUT * (rows + 1), OUT * (columns + 1), channels)
+    return total[:, 1 : size[0] + 1, 1 : size[1] + 1].permute(0, 3, 1, 2)
