@@ -176,11 +176,11 @@ def run_folder(
     """Where a run lives.
 
     Raises:
-        InputError: the experiment is unknown, the seed is no whole number of at least 0, or a fold
-            is missing or given for a data set without folds.
+        InputError: the experiment is unknown, the seed is no whole number from 0 to 2^63 - 1, or a
+            fold is missing or given for a data set without folds.
     """
-    if not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed is {seed!r}, expected a whole number of at least 0")
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise InputError(f"seed is {seed!r}, expected a whole number from 0 to 2^63 - 1")
     folds = FOLDS.get(dataset)
     if folds and fold not in range(folds):
         raise InputError(f"fold is {fold!r}, {dataset} has folds 0 to {folds - 1}")
@@ -289,7 +289,10 @@ def _cached_evaluation(run_dir: Path, model, test, schedule: Schedule, device: s
         model.cpu()
         if PartialState().is_main_process:
             folder.save_table("test.csv", rows)
-    return Evaluation.from_table(rows)
+    try:
+        return Evaluation.from_table(rows)
+    except InputError as error:
+        raise InputError(f"{folder.path / 'test.csv'}: {error}") from None
 
 
 def _keep_record(
@@ -303,8 +306,8 @@ def _keep_record(
     PartialState().wait_for_everyone()
     if path.is_file() or not PartialState().is_main_process:
         return
-    timing = folder.table("timing.csv")
-    peaks = [float(row["peak_gib"]) for row in timing if row["peak_gib"]]
+    timing = folder.numbers("timing.csv")
+    peaks = [row["peak_gib"] for row in timing if row["peak_gib"]]
     record = {
         "experiment": result.name,
         "dataset": dataset,
