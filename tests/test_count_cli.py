@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import json
 import ntpath
 import os
 import pickle
@@ -23,6 +24,7 @@ from PIL import Image
 
 import hmode
 from hmode.cli import main
+from hmode.experiments import splits
 from hmode.models import build_model
 from hmode.overlay import draw_overlay
 from hmode.runs import RunFolder
@@ -375,6 +377,60 @@ class TestOutput:
         file = photos / "notes.txt"
         for option in ("--csv", "--map", "--npy"):
             assert str(file) in refused(photos / "p1.png", "--weights", run, option, file / "x")
+
+
+class TestDoubts:
+    def told(self, tmp_path, path, result=None, **config):
+        folder = stored(tmp_path / "run", {"model": "Baseline", "width": 0.0625})
+        text = json.loads((folder / "config.json").read_text()) | config
+        (folder / "config.json").write_text(json.dumps(text))
+        (folder / "result.json").write_text(json.dumps(result or {}))
+        table = tmp_path / "t.csv"
+        done = call(path, "--weights", folder / "best.safetensors", "--csv", table)
+        assert done.exit_code == 0, done.output
+        (row,) = csv.DictReader(table.open())
+        assert done.output.endswith(
+            f" people ({row['doubts']})\n" if row["doubts"] else " people\n"
+        )
+        return row["doubts"]
+
+    @pytest.mark.parametrize(
+        ("config", "doubts"),
+        [
+            ({}, ""),
+            ({"train": {"name": "sha", "images": 300}, "schedule": {"epochs": 40}}, ""),
+            (
+                {
+                    "train": {"name": "sha", "images": 300, "selected": [4] * 7},
+                    "schedule": {"epochs": 2},
+                },
+                "trained on 14 crops only",
+            ),
+            ({"train": {"name": "synthetic", "length": 160}}, "trained on drawings"),
+            (
+                {"train": {"name": "synthetic", "length": 8}, "schedule": {"epochs": 2}},
+                "trained on 16 crops only; trained on drawings",
+            ),
+        ],
+    )
+    def test_a_network_says_how_it_was_trained(self, photos, tmp_path, config, doubts):
+        assert self.told(tmp_path, photos / "p1.png", **config) == doubts
+
+    def test_a_count_beyond_all_training_images(self, photos, tmp_path):
+        path = photos / "p1.png"
+        people = counts(stored(tmp_path / "other", {"model": "Baseline", "width": 0.0625}), path)[0]
+        for densest, doubts in (
+            (0.99 * people / (40 * 60), "denser than any training image"),
+            (1.01 * people / (40 * 60), ""),
+        ):
+            assert self.told(tmp_path / str(densest), path, {"densest": densest}) == doubts
+
+    def test_a_run_notes_its_densest_training_image(self, tmp_path):
+        hmode.run("hmode", profile="smoke", runs=tmp_path, device="cpu", progress=False)
+        (path,) = tmp_path.rglob("result.json")
+        train = splits("synthetic", hmode.load_profile("smoke", "synthetic"))[0]
+        densities = [sample.count / sample.image[0].numel() for sample in train]
+        assert json.loads(path.read_text())["densest"] == max(densities)
 
 
 class TestWeights:

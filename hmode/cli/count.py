@@ -16,6 +16,7 @@ from hmode.cli.options import DEVICE, printable
 from hmode.counting import Count, count
 from hmode.data.pictures import FORMATS, to_pixels
 from hmode.data.source import natural
+from hmode.doubts import Doubts, doubts
 from hmode.errors import HmodeError, InputError, MissingFileError, OutputError
 from hmode.evaluation import load_run, progress_bar, resolve_device
 from hmode.models import CountingNetwork, HMoDE, for_inference, load_official
@@ -68,10 +69,14 @@ LONGEST_NAME = 255  # bytes, on all usual systems
 def count_pictures(images, weights, table, maps, arrays, max_memory, device):
     """Count the people in each IMAGE: a file, the images of a folder, or a pattern ("*.jpg").
 
+    Beside a count stands what speaks against it: a network that was hardly trained, or on drawings,
+    or that counts more than it has ever seen.
+
     An image that cannot be counted, or whose map cannot be written, is named in one line, and the
     others are counted. The exit code says how many there were, up to 100.
     """
     model = for_inference(load_network(weights)).to(resolve_device(device))
+    known = doubts_about(weights)
     save_overlay = _drawing() if maps else None
     paths, failed = find_images(images)
     names = _names(paths)
@@ -93,8 +98,10 @@ def count_pictures(images, weights, table, maps, arrays, max_memory, device):
                     progress=False if several else None,
                     name=str(path),
                 )
-                bar.write(f"{printable(str(path))}: {counted.count:.1f} people", file=sys.stdout)
-                rows.add(_row(path, counted))
+                doubt = known.of(counted)
+                line = f"{printable(str(path))}: {counted.count:.1f} people"
+                bar.write(f"{line} ({doubt})" if doubt else line, file=sys.stdout)
+                rows.add(_row(path, counted) | {"doubts": doubt})
                 if maps:
                     save_overlay(_place(maps, names[path], ".png"), pixels, counted)
                 if arrays:
@@ -156,6 +163,12 @@ def load_network(weights: Path | None) -> CountingNetwork:
     if weights.suffix == ".safetensors" and (weights.parent / "config.json").is_file():
         return load_run(weights.parent, weights.stem)
     return load_official(HMoDE(), weights).eval()
+
+
+def doubts_about(weights: Path) -> Doubts:
+    """The doubts about a network, as far as its training is known."""
+    run_dir = weights if weights.is_dir() else weights.parent
+    return doubts(run_dir) if (run_dir / "config.json").is_file() else Doubts()
 
 
 def find_images(arguments: tuple[str, ...]) -> tuple[list[Path], int]:

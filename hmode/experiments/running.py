@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import PartialState
 
@@ -159,7 +160,7 @@ def run(
             mae(evaluation.true, mean),
             mse(evaluation.true, mean),
         )
-        _keep_record(result, dataset, profile, fold, device, schedule.precision)
+        _keep_record(result, dataset, profile, fold, device, schedule.precision, train)
     return result
 
 
@@ -296,7 +297,13 @@ def _cached_evaluation(run_dir: Path, model, test, schedule: Schedule, device: s
 
 
 def _keep_record(
-    result: Result, dataset: str, profile: str, fold: int | None, device: str, precision: str
+    result: Result,
+    dataset: str,
+    profile: str,
+    fold: int | None,
+    device: str,
+    precision: str,
+    train: Sequence[CrowdImage],
 ) -> None:
     """Write the run's result.json, once: later versions did not train it."""
     import hmode  # whole by now; at the top of this file it is not
@@ -306,6 +313,10 @@ def _keep_record(
     PartialState().wait_for_everyone()
     if path.is_file() or not PartialState().is_main_process:
         return
+    densest = None  # people per pixel in the densest image: more than that was never seen
+    if isinstance(train, Resident):  # else it was trained by another process, which was killed
+        people = np.array([len(points) for points in train.points])
+        densest = float((people / train.sizes.prod(axis=1)).max())
     timing = folder.numbers("timing.csv")
     peaks = [row["peak_gib"] for row in timing if row["peak_gib"]]
     record = {
@@ -319,6 +330,7 @@ def _keep_record(
         "seconds_per_epoch": result.training.seconds / len(timing),
         "peak_gib": max(peaks, default=None),
         "parameters": sum(p.numel() for p in result.model.parameters()),
+        "densest": densest,
         "config": folder.identity(),
         "hmode": hmode.__version__,
         "torch": torch.__version__,
