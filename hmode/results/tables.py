@@ -7,6 +7,7 @@ spreads and differences) and claims.csv (a row a claim).
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from hmode.errors import InputError, MissingFileError, OutputError
@@ -168,7 +169,8 @@ def lacking(frame: pd.DataFrame, folder: str | Path) -> list[str]:
 
 
 def stored(folder: str | Path, name: str) -> pd.DataFrame:
-    """One of the `FILES` that `aggregate` wrote.
+    """One of the `FILES` that `aggregate` wrote; "tables" with all rows of all tables, also of
+    those of which none was run, without numbers.
 
     Raises:
         MissingFileError: it is not there.
@@ -178,7 +180,15 @@ def stored(folder: str | Path, name: str) -> pd.DataFrame:
         raise MissingFileError(
             f"{path}: no stored results; make them with hmode sweep and hmode tables"
         )
-    return load(path) if name == "runs" else pd.read_csv(path)
+    if name == "runs":
+        return load(path)
+    frame, numbers = pd.read_csv(path), ["pairs", "difference", "low", "high"]
+    if name == "tables":
+        none = pd.DataFrame(columns=["experiment"])
+        more = [table(each, none) for each in DEFAULTS if each not in set(frame["table"])]
+        frame = pd.concat([frame, *more], ignore_index=True)
+        numbers += ["seeds", "mae", "mae_sd", "mse", "mse_sd"]
+    return frame.assign(**{each: np.nan for each in numbers if each not in frame})
 
 
 def source(folder: str | Path) -> str:
