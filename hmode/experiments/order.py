@@ -95,19 +95,20 @@ def rel_share(model, sampler: CropSampler, schedule: Schedule) -> float:
 @click.command()
 @click.option("--dataset", default="order", show_default=True)
 @click.option("--profile", type=click.Choice(PROFILES), default="quick", show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, help="The first of --seeds.")
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), default=Path("figures"))
-def main(dataset: str, profile: str, seeds: int, device: str, output: Path) -> None:
+def main(dataset: str, profile: str, seed: int, seeds: int, device: str, output: Path) -> None:
     """Train HMoDE with and without REL and keep a row of each training."""
     path = output / profile / dataset / "order.csv"
     rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
     done = {(row["experiment"], int(row["seed"])) for row in rows}
-    for seed in range(seeds):
+    for each in range(seed, seed + seeds):
         for name in (HMODE, HMODE_REL):
-            if (name, seed) in done:
+            if (name, each) in done:
                 continue
-            rows.append(train_and_watch(name, dataset, profile, seed, device))
+            rows.append(train_and_watch(name, dataset, profile, each, device))
             click.echo(", ".join(f"{key} {value}" for key, value in rows[-1].items()))
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("w", newline="") as file:
