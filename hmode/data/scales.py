@@ -147,7 +147,7 @@ def annotate_wall(
         owner[panel.rows, panel.columns] = k
         perspective[panel.rows, panel.columns] = panel.scene.camera.perspective()
     for k, passer in enumerate(passers, len(panels)):
-        shape = silhouette(passer, 1)
+        shape = silhouette(passer)
         owner[shape] = k
         top = passer.people.stature - CROWN
         perspective[shape] = passer.scene.camera.project(passer.people.ground, top)[1]
@@ -166,9 +166,9 @@ def annotate_wall(
     return np.concatenate(points), perspective
 
 
-def silhouette(passer: Panel, factor: int) -> np.ndarray:
-    """bool `[factor H, factor W]`: where a passer-by is."""
-    camera = passer.scene.camera.supersampled(factor)
+def silhouette(passer: Panel) -> np.ndarray:
+    """bool `[H, W]`: where a passer-by is."""
+    camera = passer.scene.camera.supersampled(1)
     colours = {part: np.full((1, 3), 255.0) for part in passer.people.colours}
     canvas = Image.new("RGB", camera.size[::-1])
     white = replace(passer.people, colours=colours)
