@@ -4,6 +4,7 @@ import csv
 import errno
 import os
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -41,13 +42,11 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder of three pictures, and what is no picture."""
+    """A folder of three pictures."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for n, size in ((1, (40, 60)), (2, (64, 64)), (10, (5, 90))):
         Image.fromarray(noise(size, seed=n)).save(folder / f"p{n}.png")
-    (folder / "notes.txt").write_text("no picture, and does not look like one")
-    (folder / ".hidden.png").write_text("what a Mac leaves behind")
     return folder
 
 
@@ -179,6 +178,39 @@ class TestBadPictures:
         assert [row["image"] for row in rows] == [str(photos / f"p{n}.png") for n in (1, 2, 10)]
         assert len(result.output.splitlines()) == len(lines) + 3
 
+    def test_no_file_of_a_folder_is_left_out_without_a_word(self, run, photos):
+        """What is no picture by its content is named, whatever its suffix; what is one, counted."""
+        (photos / "p1.png").rename(photos / "p1")
+        Image.fromarray(noise((40, 40))).save(photos / "pair.mpo", "MPO")
+        (photos / "notes.txt").write_text("no picture")
+        (photos / "more").mkdir()
+        (photos / "._p1.png").write_text("what a Mac leaves behind")
+        result = call(photos, "--weights", run)
+        assert result.exit_code == 2
+        notes, folder = (line for line in sorted(errors(result), reverse=True))
+        assert f"{photos / 'notes.txt'}: not a readable image" in notes
+        assert folder == f"Error: {photos / 'more'}: a folder in a folder; to count it, name it too"
+        assert f"Note: {photos}: hidden files are left out: ._p1.png\n" in result.output
+        for name in ("p1", "p2.png", "p10.png", "pair.mpo"):
+            assert f"\n{photos / name}: " in result.output
+
+    def test_heic_beside_others(self, run, photos, monkeypatch):
+        """Of a phone: counted where pillow-heif is, else named with what it needs."""
+        path = photos / "IMG_1.HEIC"
+        path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(9))
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+        result = call(photos, "--weights", run)
+        assert result.exit_code == 2
+        assert errors(result) == [
+            f"Error: {path}: HEIC needs pillow_heif: pip install 'hmode[heic]'"
+        ]
+        monkeypatch.undo()
+        heif = pytest.importorskip("pillow_heif", reason="extra heic is not installed")
+        heif.from_pillow(Image.fromarray(noise((64, 64)))).save(path)
+        result = call(photos, "--weights", run)
+        assert result.exit_code == 0
+        assert f"{path}: " in result.output
+
     def test_a_folder_without_pictures(self, run, photos, tmp_path):
         (tmp_path / "none").mkdir()
         result = call(tmp_path / "none", photos / "p1.png", "--weights", run)
@@ -198,6 +230,13 @@ class TestBadPictures:
         table = tmp_path / "t.csv"
         assert call(tmp_path, "--weights", run, "--csv", table).exit_code == 0
         assert len(list(csv.DictReader(table.open()))) == 1
+
+    def test_more_pixels_than_the_limit(self, run, photos):
+        path = photos / "p2.png"
+        line = refused(path, "--weights", run, "--max-megapixels", 0.004)
+        assert "64 x 64 pixels, expected 1 to 4,000 in all" in line
+        assert "--max-megapixels" in line
+        assert call(path, "--weights", run, "--max-megapixels", 0.005).exit_code == 0
 
     def test_a_picture_that_does_not_fit(self, run, photos):
         Image.fromarray(noise((900, 900))).save(photos / "large.png")
@@ -230,6 +269,7 @@ class TestOutput:
 
     def test_places_that_cannot_be_written_are_refused_before_counting(self, run, photos):
         file = photos / "notes.txt"
+        file.write_text("a file, no folder")
         for option in ("--csv", "--map", "--npy"):
             assert str(file) in refused(photos / "p1.png", "--weights", run, option, file / "x")
 

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import click
 import numpy as np
-from PIL import Image
 
 from hmode.cli.options import DEVICE, prepare
 from hmode.counting import Count, count
-from hmode.data.pictures import FORMATS, to_pixels
-from hmode.data.source import natural
+from hmode.data.pictures import MAX_PIXELS, to_pixels
+from hmode.data.source import hidden, natural
 from hmode.errors import InputError, MissingFileError
 from hmode.evaluation import load_run, progress_bar, resolve_device
 from hmode.models import CountingNetwork, HMoDE, for_inference, load_official
@@ -55,8 +54,15 @@ HOW = (
     type=click.FloatRange(min=0, min_open=True),
     help="Most memory to take: the less, the smaller the tiles that large images are counted in.",
 )
+@click.option(
+    "--max-megapixels",
+    default=MAX_PIXELS / 1e6,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Refuse larger images: a small file may unpack to more than there is memory.",
+)
 @DEVICE
-def count_pictures(images, weights, table, maps, arrays, max_memory, device):
+def count_pictures(images, weights, table, maps, arrays, max_memory, max_megapixels, device):
     """Count the people in each IMAGE: a file, the images of a folder, or a pattern ("*.jpg").
 
     An image that cannot be counted is named in one line, the others are counted, and the exit code
@@ -73,7 +79,7 @@ def count_pictures(images, weights, table, maps, arrays, max_memory, device):
     with progress_bar(len(paths), None if several else False) as bar:
         for path in paths:
             try:
-                pixels = to_pixels(path)
+                pixels = to_pixels(path, max_pixels=int(1e6 * max_megapixels))
                 counted = count(
                     pixels,
                     model,
@@ -117,41 +123,45 @@ def load_network(weights: Path | None) -> CountingNetwork:
 
 
 def find_images(arguments: tuple[str, ...]) -> tuple[list[Path], bool]:
-    """The files that files, folders and patterns name, each once; and whether one named none.
-
-    Of a folder, the files with the suffix of an image; what is wrong is said.
-    """
+    """The files that files, folders and patterns name, each once, and whether one named none or
+    holds folders, which are not looked into. What is left out is said."""
     found, failed = [], False
     for argument in arguments:
         try:
-            found += _expand(argument)
+            files, wrong = _expand(argument)
         except InputError as error:
+            files, wrong = [], [str(error)]
+        for problem in wrong:
             failed = True
-            click.echo(f"Error: {error}", err=True)
+            click.echo(f"Error: {problem}", err=True)
+        found += files
     return list(dict.fromkeys(found)), failed
 
 
-def _expand(argument: str) -> list[Path]:
+def _expand(argument: str) -> tuple[list[Path], list[str]]:
+    """Files, and what is wrong: of a folder all files, but for those that systems hide in it."""
     if os.path.isdir(argument):
         try:
-            names = sorted(os.listdir(argument), key=natural)
+            entries = sorted(os.scandir(argument), key=lambda entry: natural(entry.name))
         except OSError as error:
             raise InputError(f"{argument}: cannot be listed: {error.strerror}") from None
-        files = [Path(argument, name) for name in names if _looks_like_image(name)]
+        shown = [entry for entry in entries if not hidden(entry.name)]
+        if len(shown) < len(entries):
+            names = ", ".join(entry.name for entry in entries if entry not in shown)
+            click.echo(f"Note: {argument}: hidden files are left out: {names[:200]}", err=True)
+        folders = [entry.path for entry in shown if entry.is_dir()]
+        files = [Path(entry.path) for entry in shown if not entry.is_dir()]
         if not files:
             raise MissingFileError(f"{argument}: no images in this folder")
-        return files
+        return files, [
+            f"{path}: a folder in a folder; to count it, name it too" for path in folders
+        ]
     if glob.has_magic(argument) and not os.path.exists(argument):
         files = [Path(name) for name in sorted(glob.glob(argument), key=natural)]
         if not files:
             raise MissingFileError(f"{argument}: no file matches")
-        return files
-    return [Path(argument)]
-
-
-def _looks_like_image(name: str) -> bool:
-    format_ = Image.registered_extensions().get(os.path.splitext(name)[1].lower())
-    return format_ in FORMATS and not name.startswith(".")
+        return files, []
+    return [Path(argument)], []
 
 
 def _names(paths: list[Path]) -> dict[Path, str]:

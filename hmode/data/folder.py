@@ -8,8 +8,8 @@ from PIL import Image
 from hmode.data.coco import read_coco_points
 from hmode.data.formats import read_csv_points
 from hmode.data.mat import read_mat_points
-from hmode.data.pictures import read_image
-from hmode.data.source import IMAGE_SUFFIXES, Item, Listing, Source, list_files, pair
+from hmode.data.pictures import IMAGE_SUFFIXES, read_image
+from hmode.data.source import Item, Listing, Source, list_files, pair
 from hmode.errors import InputError, MissingFileError
 
 # Where annotations are looked for, beside the images.
