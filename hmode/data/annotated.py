@@ -187,12 +187,12 @@ def doubts(points: np.ndarray, size) -> list[str]:
     elif len(points) and points.max() <= 1 < min(size):
         found.append(
             f"x and y of all {len(points)} points lie in 0 to 1: pixels in the corner, or "
-            'fractions of width and height? If so, say units="fractions"'
+            'fractions of width and height? If so, say units="fractions" (or in hmode.json)'
         )
     elif len(points) >= MANY and points.max() <= 100 and min(size) >= 400:
         found.append(
             f"x and y of all {len(points)} points lie in 0 to 100, the image has {size[0]} x "
-            f'{size[1]} pixels: are they per cent? If so, say units="percent"'
+            f'{size[1]} pixels: are they per cent? If so, say units="percent" (or in hmode.json)'
         )
     elif len(points) > 1 and 2 * repeated >= len(points):
         found.append(f"{repeated} of {len(points)} points repeat another: written twice?")

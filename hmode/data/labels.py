@@ -249,8 +249,9 @@ def _label_studio(path: Path, task) -> tuple[str, Heads] | None:
 
 def _via(path: Path, entry) -> tuple[str, Heads]:
     """An image of the VGG Image Annotator, versions 1 and 2."""
-    file = entry.get("filename") if isinstance(entry, dict) else None
-    where, regions = f"{path}: {file}", entry.get("regions") if file else None
+    entry = entry if isinstance(entry, dict) else {}
+    file, regions = entry.get("filename"), entry.get("regions")
+    where = f"{path}: {file}"
     pairs, labels = [], []
     for region in _list(list(regions.values()) if isinstance(regions, dict) else regions, where):
         shape, attributes = region.get("shape_attributes"), region.get("region_attributes") or {}

@@ -5,6 +5,7 @@ fold<k>; asking for it again loads it. Its result.json says what came out, on wh
 """
 
 import json
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class Result:
         return {
             "mae": self.evaluation.mae,
             "mse": self.evaluation.mse,
-            "mae_over_mean": self.relative_mae,
+            "mae_over_mean": self.relative_mae if self.mean_mae else None,
             "mean_mae": self.mean_mae,
             "epoch": self.training.best_epoch,
             "best_on_test_mae": self.training.best_on_test,
@@ -63,8 +64,8 @@ class Result:
 
     @property
     def relative_mae(self) -> float:
-        """Test MAE as a share of the mean predictor's."""
-        return self.evaluation.mae / self.mean_mae
+        """Test MAE as a share of the mean predictor's; NaN where that makes no error."""
+        return self.evaluation.mae / self.mean_mae if self.mean_mae else math.nan
 
 
 def run(
