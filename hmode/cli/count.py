@@ -9,6 +9,7 @@ import click
 import numpy as np
 
 from hmode.cli.options import DEVICE, prepare
+from hmode.cli.video import VIDEO, count_video
 from hmode.counting import Count, count
 from hmode.data.pictures import MAX_PIXELS, to_pixels
 from hmode.data.source import hidden, natural
@@ -16,6 +17,7 @@ from hmode.errors import InputError, MissingFileError
 from hmode.evaluation import load_run, progress_bar, resolve_device
 from hmode.models import CountingNetwork, HMoDE, for_inference, load_official
 from hmode.runs import write_atomically, write_csv
+from hmode.video import is_video
 
 HOW = (
     "give --weights RUN, the folder of a trained network; `hmode train hmode+rel`, or notebook 04, "
@@ -61,14 +63,23 @@ HOW = (
     type=click.FloatRange(min=0, min_open=True),
     help="Refuse larger images: a small file may unpack to more than there is memory.",
 )
+@VIDEO
 @DEVICE
-def count_pictures(images, weights, table, maps, arrays, max_memory, max_megapixels, device):
-    """Count the people in each IMAGE: a file, the images of a folder, or a pattern ("*.jpg").
+def count_pictures(
+    images, weights, table, maps, arrays, max_memory, max_megapixels, device, **video
+):
+    """Count the people in each IMAGE: a file, the images of a folder, or a pattern ("*.jpg"); or
+    in a video: a file (clip.mp4), an address (rtsp://…) or the number of a camera.
 
-    An image that cannot be counted is named in one line, the others are counted, and the exit code
-    is 2.
+    An image or frame that cannot be counted is named in one line, the others are counted, and the
+    exit code is 2.
     """
     model = for_inference(load_network(weights)).to(resolve_device(device))
+    if any(map(is_video, images)):
+        if len(images) > 1 or maps or arrays:
+            raise InputError("a video is counted by itself, without --map and --npy; see --video")
+        whole = count_video(images[0], model, table, max_memory, **video)
+        click.get_current_context().exit(0 if whole else 2)
     save_overlay = _drawing() if maps else None
     paths, failed = find_images(images)
     names = _names(paths)

@@ -132,7 +132,10 @@ def _identified(file: BinaryIO) -> Image.Image:
         try:
             return Image.open(file, formats=formats)
         except UnidentifiedImageError:
-            raise ValueError(f"damaged, or none of the formats {', '.join(formats)}") from None
+            film = "a video, which is counted by itself; else " if start[4:8] == b"ftyp" else ""
+            raise ValueError(
+                f"{film}damaged, or none of the formats {', '.join(formats)}"
+            ) from None
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
