@@ -12,11 +12,11 @@ setting (section IV-B.2). The environment variables HMODE_WEIGHTS (what `weights
 import os
 from dataclasses import dataclass, field, replace
 
-from hmode.data import DRAWN
 from hmode.density import check_window
 from hmode.errors import InputError
 from hmode.losses.total import LossSettings
 
+DRAWN = ("synthetic", "scales", "order")  # the data sets that are drawn on the fly
 PRECISIONS = ("auto", "no", "tf32", "bf16", "fp16")
 
 
