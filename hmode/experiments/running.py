@@ -120,6 +120,7 @@ def run(
     name = canonical(name)
     settings = load_profile(profile, dataset)
     experiment = EXPERIMENTS[name]
+    resolve_device(device)  # refuses an unknown one before anything is written
     run_dir = run_folder(runs, name, dataset, profile, seed, fold)
     parts = splits(dataset, settings, data_root, fold)
     folder = RunFolder(run_dir)
