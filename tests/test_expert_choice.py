@@ -94,6 +94,13 @@ class TestConfusion:
         assert found.agreement == 1
         assert found.chance == pytest.approx(1 / 3)
 
+    def test_weights_count_in_part(self):
+        weights = np.zeros((3, 16, 16))
+        weights[0], weights[1] = 0.75, 0.25
+        found = confusion([weights], [image(self.sizes)])
+        np.testing.assert_allclose(found.heads, [[1.5, 0.5, 0]] * 3)
+        assert found.agreement == pytest.approx(1 / 3)
+
     def test_one_expert_for_all_agrees_by_chance(self):
         found = confusion([self.chosen([1] * 6)], [image(self.sizes)])
         np.testing.assert_array_equal(found.heads, [[0, 2, 0]] * 3)

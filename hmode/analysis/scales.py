@@ -69,7 +69,7 @@ class Confusion:
     """Heads by the expert that their size asks for (rows) and the one that they got (columns).
 
     Attributes:
-        heads: int64 `[K, K]`.
+        heads: float64 `[K, K]`.
         edges: `[K - 1]`, sizes in pixels between which heads belong to one expert.
     """
 
@@ -102,7 +102,8 @@ def confusion(
 
     Args:
         chosen: of each image int `[h, w]`, an expert from 0 or -1 where none is: for the gates'
-            choice `expert_weights(…).argmax(axis=0)`, for the best `best_scale(…)`.
+            choice `expert_weights(…).argmax(axis=0)`, for the best `best_scale(…)`. Or shares
+            `[K, h, w]`: with `expert_weights(…)` a head counts for each expert by its weight.
         samples: the images, with perspective.
         edges: `[K - 1]`, see `right_expert`; None: such that each expert is to get as many heads,
             for K = 3 a third of them all.
@@ -116,27 +117,30 @@ def confusion(
     sizes, found = [], []
     for each, sample in zip(chosen, samples, strict=True):
         rows, columns = _pixels(sample)
-        if np.shape(each) != tuple(-(-side // stride) for side in sample.size):
+        each = np.asarray(each)
+        if each.shape[-2:] != tuple(-(-side // stride) for side in sample.size):
             raise InputError(
-                f"{sample.name}: the chosen experts are {list(np.shape(each))} cells of {stride} "
+                f"{sample.name}: the chosen experts are {list(each.shape)} cells of {stride} "
                 f"pixels, and the image has {list(sample.size)} pixels"
             )
         sizes.append(head_sizes(sample))
-        found.append(np.asarray(each)[rows // stride, columns // stride])
-    size, expert = np.concatenate(sizes), np.concatenate(found)
-    if len(expert) and not -1 <= expert.min() <= expert.max() < experts:
-        raise InputError(
-            f"experts from {expert.min()} to {expert.max()}, expected -1 to {experts - 1}"
-        )
+        if each.ndim == 2:
+            if len(rows) and not -1 <= each.min() <= each.max() < experts:
+                raise InputError(
+                    f"{sample.name}: experts from {each.min()} to {each.max()}, expected -1 to "
+                    f"{experts - 1}"
+                )
+            each = each == np.arange(experts)[:, None, None]
+        found.append(each[:, rows // stride, columns // stride])  # [K, heads]
+    size = np.concatenate(sizes)
     if not len(size):
         raise InputError("no image has a head inside its frame")
     if edges is None:
         edges = np.quantile(size, np.arange(1, experts) / experts)
     if len(edges) != experts - 1:
         raise InputError(f"edges are {list(edges)}, expected {experts - 1} for {experts} experts")
-    heads = np.zeros((experts, experts), dtype=np.int64)
-    known = expert >= 0
-    np.add.at(heads, (right_expert(size[known], edges), expert[known]), 1)
+    asked = right_expert(size, edges) == np.arange(experts)[:, None]  # [K, heads]
+    heads = asked.astype(float) @ np.concatenate(found, axis=1).T
     return Confusion(heads, np.asarray(edges))
 
 
