@@ -68,7 +68,10 @@ def train_and_watch(
     shares["rel_end"] = rel_share(step.network, sampler, whole)
     model = step.kept.eval()
     views = [view(each, predict(model, each), sigma=schedule.sigma) for each in test]
-    (order,) = [row for row in order_errors(views) if row.pop("map") == "final"]
+    cells = schedule.loss.cells
+    side = schedule.crop // (model.stride * cells)  # the regions that REL sees in training
+    rows = order_errors(views, side=side, cells=cells, regions=schedule.loss.regions)
+    (order,) = [row for row in rows if row.pop("map") == "final"]
     true = np.array([each.count for each in views])
     found = [(each.pixels * each.maps[-1]).sum(dtype=float) for each in views]
     mean = true_counts(train).mean()
