@@ -58,7 +58,7 @@ def local_cluster(environments: list[dict[str, str]]) -> Iterator[Client]:
 
     A worker that dies is replaced; all are gone afterwards.
     """
-    here = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": ":0"}
+    here = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
     one = here | {"nthreads": 1, "memory_limit": None, "silence_logs": logging.ERROR}
     scheduler = {"cls": Scheduler, "options": {**here, "port": 0}}
     workers = {

@@ -12,6 +12,7 @@ from pathlib import Path
 from hmode.data import CrowdImage
 from hmode.data.registry import count_people
 from hmode.experiments import Result, canonical, run, splits
+from hmode.experiments.running import FOLDS
 from hmode.profiles import Profile, load_profile
 from hmode.runs import write_csv
 
@@ -19,8 +20,8 @@ from hmode.runs import write_csv
 class Lab:
     """Data, runs and figures of one profile on one data set.
 
-    The environment variables HMODE_PROFILE and HMODE_OUTPUT, where set, go before `profile` and
-    `output`.
+    The environment variables HMODE_PROFILE, HMODE_OUTPUT and HMODE_FOLD, where set, go before
+    `profile`, `output` and `fold`.
 
     Args:
         profile: one of `hmode.profiles.PROFILES`.
@@ -29,6 +30,7 @@ class Lab:
         seed: of trainings.
         output: the folder that holds `figures/` and `runs/`; None: the project's own, found from
             the working folder upwards.
+        fold: of a data set that has folds, the first unless another is given.
 
     Attributes:
         profile: the `Profile`, its sizes and schedule.
@@ -43,6 +45,7 @@ class Lab:
         device: str = "auto",
         seed: int = 0,
         output: str | Path | None = None,
+        fold: int | None = None,
     ):
         # Tests run every notebook small, whatever its parameters cell says.
         profile = os.environ.get("HMODE_PROFILE") or profile
@@ -50,13 +53,15 @@ class Lab:
         self.profile: Profile = load_profile(profile, dataset)
         self.dataset, self.data_root = dataset, data_root
         self.device, self.seed = device, seed
+        self.fold = int(os.environ.get("HMODE_FOLD") or fold or 0) if dataset in FOLDS else None
         self.output = Path(output) if output else project_folder()
         self.figures = self.output / "figures" / profile / dataset
         self._results: dict[tuple[str, str, int], Result] = {}
 
     @cached_property
     def _splits(self):
-        return [_Recent(part) for part in splits(self.dataset, self.profile, self.data_root)]
+        parts = splits(self.dataset, self.profile, self.data_root, self.fold)
+        return [_Recent(part) for part in parts]
 
     @property
     def train(self) -> Sequence[CrowdImage]:
@@ -97,6 +102,7 @@ class Lab:
                 self.dataset,
                 profile,
                 seed,
+                fold=self.fold,
                 data_root=self.data_root,
                 device=self.device,
                 runs=self.output / "runs",
@@ -107,8 +113,9 @@ class Lab:
         """Stored results as a DataFrame: "runs", "tables" or "claims", see `hmode.results.tables`.
 
         Those of this data set, under profile "paper" of that profile and otherwise of "small",
-        or where there are none, of "small" on the synthetic crowd. `attrs["source"]` says of
-        what: a sentence for the reader.
+        or where there are none, of "small" on the synthetic crowd; "tables" has every row of every
+        table, without numbers where it was not run. `attrs["source"]` says of what: a sentence for
+        the reader.
         """
         from hmode.results.tables import source, stored
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from hmode.errors import HmodeError, InputError, MissingFileError
@@ -41,6 +42,7 @@ def reproduce(
     data_root: str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
+    fold: int | None = None,
     output: str | Path | None = None,
     notebooks: str | Path | None = None,
     parameters: dict | None = None,
@@ -53,20 +55,21 @@ def reproduce(
     `<output>/figures/<profile>/<dataset>/`, trained runs to `<output>/runs/`.
 
     Args:
-        profile, dataset, data_root, device, seed: see `hmode.run`; a relative data_root is
-            relative to the caller's folder.
+        profile, dataset, data_root, device, seed, fold: see `hmode.run`; a relative data_root is
+            relative to the caller's folder; without a fold it is the first.
         output: folder for figures and runs; None: the project's.
         notebooks: folder of the numbered notebooks; None: the project's.
         parameters: more notebook parameters, by name.
         only: run the notebooks whose names start with one of these ("03").
         fresh: forget this profile's, data set's and seed's trained runs first.
-        in_place: afterwards store the outputs in the notebooks themselves.
+        in_place: afterwards store the outputs in the notebooks themselves, if none failed.
         say: is told the progress, a line at a time.
 
     Raises:
         InputError: a notebook does not know one of the parameters; nothing has run then.
-        NotebookError: a cell failed or was not run, or a promised figure is missing; what was
-            done until then is kept, and reused by the next call.
+        NotebookError: in some notebooks a cell failed or was not run, or a promised figure is
+            missing: names them all. The others were run nevertheless, and what was trained is kept
+            and reused by the next call.
     """
     folder = Path(notebooks) if notebooks else project_folder() / "notebooks"
     output = Path(output or project_folder()).resolve()
@@ -87,15 +90,24 @@ def reproduce(
             shutil.rmtree(old)
     figures = output / "figures" / profile / dataset
     (figures / "notebooks").mkdir(parents=True, exist_ok=True)
-    reports = []
+    reports, failures = [], []
     for number, path in enumerate(paths, start=1):
         say(f"[{number}/{len(paths)}] {path.stem} …")
-        report = _execute(path, figures, values)
+        try:
+            report = _execute(path, figures, values, fold)
+        except NotebookError as error:
+            failures.append(error)
+            say(f"[{number}/{len(paths)}] {path.stem}: FAILED, {error}")
+            continue
         say(
             f"[{number}/{len(paths)}] {path.stem}: {report.seconds:.0f} s, "
             f"{len(report.figures)} figures and tables"
         )
         reports.append(report)
+    if failures:
+        raise NotebookError(
+            f"{len(failures)} of {len(paths)} notebooks failed: " + "; ".join(map(str, failures))
+        )
     if in_place:
         for path, report in zip(paths, reports, strict=True):
             publish(report.executed, path)
@@ -128,7 +140,7 @@ def _require_known(path: Path, values: dict) -> None:
         raise InputError(f"{path.name}: no parameter {unknown[0]!r}; it has {sorted(known)}")
 
 
-def _execute(path: Path, figures: Path, values: dict) -> Report:
+def _execute(path: Path, figures: Path, values: dict, fold: int | None) -> Report:
     """Run one notebook and hold it to its promises."""
     started = time.time()
     executed = figures / "notebooks" / path.name
@@ -137,6 +149,7 @@ def _execute(path: Path, figures: Path, values: dict) -> Report:
         "HMODE_PROFILE": values["profile"],
         "HMODE_OUTPUT": values["output"],
     }
+    environment |= {} if fold is None else {"HMODE_FOLD": str(fold)}
     before = {name: os.environ.get(name) for name in environment}
     os.environ.update(environment)  # the kernel's, and ours while it runs
     try:
@@ -147,7 +160,12 @@ def _execute(path: Path, figures: Path, values: dict) -> Report:
             kernel_name="python3",
             cwd=str(path.parent),
             progress_bar=False,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # not that it uses TCP, on loopback
         )
+    except DeadKernelError:
+        raise NotebookError(
+            f"{path.name}: its kernel died, as for want of memory (executed copy: {executed})"
+        ) from None
     except PapermillExecutionError as error:
         raise NotebookError(
             f"{path.name}, cell {error.cell_index}: {error.ename}: {error.evalue} "

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from hmode.counting import Count
+from hmode.outputs import maker
 from hmode.runs import write_atomically
 
 COLOURS = colormaps["magma"]
@@ -73,4 +74,4 @@ def save_overlay(path: Path, pixels: Tensor, counted: Count) -> None:
         OutputError: it cannot be written.
     """
     fig = draw_overlay(pixels, counted)
-    write_atomically(path, lambda partial: fig.savefig(partial, format="png"))
+    write_atomically(path, lambda partial: fig.savefig(partial, format="png", metadata=maker(path)))

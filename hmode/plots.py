@@ -260,6 +260,8 @@ def dot_table(rows, *, published: str = "sha", live: dict[str, float] | None = N
     if live:
         marks = [live.get(experiment, np.nan) for experiment in rows["experiment"]]
         ours.scatter(marks, rows.index, marker="x", color=PALETTE[1], label="just now", zorder=4)
+    for i in np.flatnonzero(np.isnan(mean)):
+        ours.text(0.5, i, "not run", transform=ours.get_yaxis_transform(), ha="center", va="center")
     ours.set(title="ours", xlabel="MAE, people")
     low, high = _column(rows, "low"), _column(rows, "high")
     against.axvline(0, color="0.7", linewidth=1)

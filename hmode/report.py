@@ -15,6 +15,7 @@ from hmode.errors import InputError
 from hmode.evaluation import counted, predict
 from hmode.metrics import Evaluation
 from hmode.models import CountingNetwork
+from hmode.outputs import maker
 from hmode.plots import PALETTE, show_counts, show_map, use_style
 from hmode.runs import write_atomically
 
@@ -108,7 +109,8 @@ def _show_maps(axes: Sequence[Axes], image: WorstImage) -> None:
 
 def save_picture(fig: Figure, path: Path) -> None:
     """Write a figure, in the format of the file's ending."""
-    write_atomically(path, lambda partial: fig.savefig(partial, format=path.suffix[1:], dpi=120))
+    about = {"format": path.suffix[1:], "dpi": 120, "metadata": maker(path)}
+    write_atomically(path, lambda partial: fig.savefig(partial, **about))
 
 
 def check_picture(path: Path) -> None:

@@ -29,6 +29,8 @@ from torch import Tensor
 from hmode.errors import BusyError, InputError, MissingFileError, OutputError
 
 CHECKPOINT = re.compile(r"checkpoint-([0-9]+)\.safetensors")
+# Of what decides how large a network is, more than any training of ours has.
+LIMITS = {"width": 4.0, "experts": 5, "group_size": 5, "depth": 16, "density_scale": 1e6}
 DATA = ("train", "validation", "test")  # the parts of a configuration that say on what
 
 
@@ -126,21 +128,22 @@ class RunFolder:
             lock.release()
 
     def config(self) -> dict:
-        """The stored configuration.
+        """The stored configuration; it may be a stranger's, so nothing is made of it unchecked.
 
         Raises:
             MissingFileError: this is no run folder.
-            InputError: its configuration is unreadable.
+            InputError: its configuration is unreadable, or a value is of another type or size than
+                a training's.
         """
         path = self.path / "config.json"
         if not path.is_file():
             raise MissingFileError(f"{self.path}: no run there (config.json is missing)")
-        try:
-            config = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path}: not readable JSON: {error}") from None
+        config = read_json(path)
         if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
             raise InputError(f"{path}: not a run's configuration, it has no 'model'")
+        doubt = _doubt(config)
+        if doubt:
+            raise InputError(f"{path}: {doubt}")
         return config
 
     def identity(self) -> str:
@@ -243,19 +246,86 @@ class RunFolder:
         path = self.path / f"{which}.safetensors"
         if not path.is_file():
             raise MissingFileError(f"{path}: no such weights")
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise InputError(f"{path}: not a readable weights file: {error}") from None
+        return read_tensors(path)
 
     def save_table(self, name: str, rows: list[dict]) -> None:
         """Write a CSV file of rows with the same keys."""
         write_csv(self.path / name, rows)
 
     def table(self, name: str) -> list[dict[str, str]]:
-        """The rows of a CSV file of this folder, as text; [] when it is not there."""
+        """The rows of a CSV file of this folder, as text; [] when it is not there.
+
+        Raises:
+            InputError: it cannot be read.
+        """
         path = self.path / name
         return read_csv(path) if path.is_file() else []
+
+    def numbers(self, name: str) -> list[dict[str, float | None]]:
+        """The rows of a CSV file of this folder, as numbers, None where there is none.
+
+        Raises:
+            InputError: it cannot be read, or a value is no number.
+        """
+        try:
+            return [
+                {key: None if text == "" else float(text) for key, text in row.items()}
+                for row in self.table(name)
+            ]
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self.path / name}: damaged: {error}") from None
+
+
+def read_json(path: Path):
+    """What a JSON file holds.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable JSON: {error}") from None
+
+
+def _doubt(config: dict) -> str | None:
+    """What is wrong in a configuration, before anything as large as it says is made."""
+    model, schedule = config["model"], config.get("schedule", {})
+    if "weights" in model:  # a run has its own; this would read or download others
+        return "model.weights is there, expected none"
+    if not isinstance(model.get("model", ""), str):
+        return f"model.model is {model['model']!r:.40}, expected a network's name"
+    for name, most in LIMITS.items():
+        value = model.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= most:
+            return f"model.{name} is {value!r:.40}, expected more than 0, up to {most:g}"
+    for name in ("schedule", *DATA):
+        if not isinstance(config.get(name, {}), dict | None):
+            return f"{name} is {config[name]!r:.40}, expected an object"
+    sigma, window = (schedule or {}).get("sigma", 1), (schedule or {}).get("window")
+    if not isinstance(sigma, (int, float)) or not 0 < sigma <= 1000:
+        return f"schedule.sigma is {sigma!r:.40}, expected more than 0, up to 1000"
+    if not isinstance(window, int | None):
+        return f"schedule.window is {window!r:.40}, expected a whole number or null"
+    return None
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with open(path, "rb"):  # of a file that may not be read, safetensors says it is not there
+            pass
+        return load_file(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a readable weights file: {error}") from None
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
@@ -292,30 +362,49 @@ def write_csv(path: Path, rows: list[dict]) -> None:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, as text."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    """The rows of a CSV file, as text.
+
+    Raises:
+        InputError: it cannot be read, or a row has other columns than the first line.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path}: not a readable table: {error}") from None
+    for number, row in enumerate(rows, 2):
+        if None in row or None in row.values():
+            raise InputError(f"{path}, row {number}: not as many cells as columns")
+    return rows
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then put it in its place.
+    """Let `write` fill a file beside `path`, then put it in its place; a pipe or a device is
+    written to, and a link kept.
 
     Raises:
         OutputError: the disk is full, or the place cannot be written; what was there is kept.
     """
-    partial = path.with_name(path.name + ".partial")
+    real = Path(os.path.realpath(path))
+    partial = real.with_name(real.name + ".partial")
     try:
+        if real.exists() and not real.is_file() and not real.is_dir():
+            write(real)
+            return
         partial.unlink(missing_ok=True)
         partial.touch()
         mode = partial.stat().st_mode  # as the umask wants it, whatever `write` makes of it
         write(partial)
         partial.chmod(mode)
         _flush(partial)
-        os.replace(partial, path)
+        os.replace(partial, real)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
             partial.unlink()
-        raise OutputError(f"{path}: cannot be written: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"{path}: cannot be written: {reason}") from error
 
 
 def _flush(path: Path) -> None:

@@ -129,8 +129,8 @@ def fit(
         accelerator.wait_for_everyone()
     if not any(each.is_meta for each in model.parameters()):
         model.cpu().load_state_dict(run.weights("best"))
-    history = [_numbers(row) for row in run.table("history.csv")]
-    seconds = sum(float(row["seconds"]) for row in run.table("timing.csv"))
+    history, timing = _rows(run, "history.csv", "val_mae"), _rows(run, "timing.csv", "seconds")
+    seconds = sum(row["seconds"] for row in timing)
     return Training(run.path, history, _best(history)["epoch"], seconds)
 
 
@@ -176,8 +176,8 @@ class _Loop:
             self.take_step = CapturedStep(self.step)
         if torch.cuda.is_available():  # earlier trainings of this process are not this one's
             torch.cuda.reset_peak_memory_stats()
-        history = [_numbers(row) for row in self.run.table("history.csv")][:done]
-        timing = self.run.table("timing.csv")[:done]
+        history = _rows(self.run, "history.csv", "val_mae")[:done]
+        timing = _rows(self.run, "timing.csv", "seconds")[:done]
         _require_whole(self.run, history, timing, done)
         with progress_bar(schedule.epochs * self.sampler.steps, progress) as bar:
             bar.update(done * self.sampler.steps)
@@ -301,6 +301,13 @@ def _best(history: list[dict]) -> dict:
     return min(rows, key=lambda row: row["val_mae"], default={"epoch": None, "val_mae": None})
 
 
-def _numbers(row: dict[str, str]) -> dict:
-    values = {name: None if text == "" else float(text) for name, text in row.items()}
-    return values | {"epoch": int(values["epoch"])}
+def _rows(run: RunFolder, name: str, column: str) -> list[dict]:
+    """The rows of a run's table, one an epoch."""
+    rows = run.numbers(name)
+    for epoch, row in enumerate(rows, 1):
+        if row.get("epoch") != epoch or column not in row:
+            raise InputError(
+                f"{run.path / name}, row {epoch + 1}: damaged, expected epoch {epoch} and a column "
+                f"{column}"
+            )
+    return [row | {"epoch": int(row["epoch"])} for row in rows]

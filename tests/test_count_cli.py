@@ -2,8 +2,17 @@
 
 import csv
 import errno
+import json
+import ntpath
 import os
 import pickle
+import signal
+import stat
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path, PureWindowsPath
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +24,12 @@ from PIL import Image
 
 import hmode
 from hmode.cli import main
+from hmode.experiments import splits
 from hmode.models import build_model
 from hmode.overlay import draw_overlay
 from hmode.runs import RunFolder
+
+count_module = import_module("hmode.cli.count")
 
 
 def call(*arguments):
@@ -170,7 +182,7 @@ class TestBadPictures:
         table = tmp_path / "counts.csv"
         gone, pattern = tmp_path / "gone.png", tmp_path / "*.tif"
         result = call(photos, gone, pattern, "--weights", run, "--csv", table)
-        assert result.exit_code == 2
+        assert result.exit_code == len(bad) + 2
         lines = errors(result)
         assert len(lines) == len(bad) + 2
         for path in [*(photos / name for name in bad), gone, pattern]:
@@ -182,7 +194,7 @@ class TestBadPictures:
     def test_a_folder_without_pictures(self, run, photos, tmp_path):
         (tmp_path / "none").mkdir()
         result = call(tmp_path / "none", photos / "p1.png", "--weights", run)
-        assert result.exit_code == 2
+        assert result.exit_code == 1
         assert errors(result) == [f"Error: {tmp_path / 'none'}: no images in this folder"]
         assert "p1.png: " in result.output
 
@@ -204,11 +216,144 @@ class TestBadPictures:
         result = call(photos, "--weights", run, "--max-memory", 0.82)
         (line,) = errors(result)
         assert "large.png: counting 900 x 900 pixels" in line
-        assert result.exit_code == 2
+        assert result.exit_code == 1
         assert len(result.output.splitlines()) == 4
+
+    def test_a_name_that_is_too_long_for_its_map_costs_a_line(self, run, photos, tmp_path):
+        long = photos / ("p" * 248 + ".png")
+        Image.fromarray(noise((32, 32))).save(long)
+        table, arrays = tmp_path / "t.csv", tmp_path / "arrays"
+        result = call(photos, "--weights", run, "--npy", arrays, "--map", arrays, "--csv", table)
+        (line,) = errors(result)
+        assert (result.exit_code, "File name too long" in line) == (1, True)
+        assert len(table.read_text().splitlines()) == 5  # it was counted, though
+        assert sorted(os.listdir(arrays)) == sorted(
+            f"p{n}.png.{kind}" for n in (1, 2, 10) for kind in ("npy", "png")
+        )
+
+    def test_a_picture_that_memory_lacks_room_for_costs_a_line(self, run, photos, monkeypatch):
+        read = count_module.to_pixels
+
+        def short(path):
+            if path.name == "p2.png":
+                raise MemoryError
+            return read(path)
+
+        monkeypatch.setattr(count_module, "to_pixels", short)
+        result = call(photos, "--weights", run)
+        assert errors(result) == [f"Error: {photos / 'p2.png'}: does not fit into memory"]
+        assert result.exit_code == 1
+        assert result.output.count(" people") == 2
+
+    @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+    def test_a_name_that_the_terminal_cannot_show(self, run, tmp_path, encoding):
+        Image.fromarray(noise((32, 32))).save(tmp_path / "日本.png")
+        (tmp_path / "空.jpg").touch()
+        table = tmp_path / "t.csv"
+        arguments = ["count", str(tmp_path), "--weights", str(run), "--csv", str(table)]
+        result = CliRunner(charset=encoding).invoke(main, arguments)
+        assert result.exit_code == 1
+        assert "\\u65e5\\u672c.png: " in result.output
+        (row,) = csv.DictReader(table.open(encoding="utf-8"))
+        assert row["image"].endswith("日本.png")
+
+    @pytest.mark.skipif(os.name == "nt", reason="no such names there")
+    def test_what_a_terminal_would_obey_is_shown_as_text(self, run, tmp_path):
+        Image.fromarray(noise((32, 32))).save(tmp_path / "a\nb\x1b[2J.png")
+        (tmp_path / "bad\x1b[1m.png").touch()
+        result = call(tmp_path, "--weights", run)
+        assert len(result.output.splitlines()) == 2
+        assert "a\\nb\\x1b[2J.png: " in result.output
+        assert "\x1b" not in result.output
+
+    def test_what_was_counted_stays_when_it_is_interrupted(
+        self, run, photos, tmp_path, monkeypatch
+    ):
+        read, seen = count_module.to_pixels, []
+
+        def interrupted(path):
+            seen.append(path)
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+            return read(path)
+
+        monkeypatch.setattr(count_module, "to_pixels", interrupted)
+        table = tmp_path / "t.csv"
+        assert call(photos, "--weights", run, "--csv", table).exit_code == 1
+        assert len(list(csv.DictReader(table.open()))) == 2
+
+    @pytest.mark.skipif(os.name != "posix", reason="kills a process with a signal")
+    def test_what_was_counted_stays_when_it_is_killed(self, run, photos, tmp_path):
+        table = tmp_path / "t.csv"
+        code = (
+            "import os, signal, sys\n"
+            "from hmode.cli import count, main\n"
+            "read = count.to_pixels\n"
+            "def die(path):\n"
+            "    if path.name == 'p10.png': os.kill(os.getpid(), signal.SIGKILL)\n"
+            "    return read(path)\n"
+            "count.to_pixels = die\n"
+            "main()"
+        )
+        arguments = ["count", photos, "--weights", run, "--csv", table, "--device", "cpu"]
+        done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=False)
+        assert done.returncode == -signal.SIGKILL
+        rows = list(csv.DictReader(table.open()))
+        assert [Path(row["image"]).name for row in rows] == ["p1.png", "p2.png"]
+
+    def test_a_cell_is_no_formula(self, run, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        for name in ("=1+1.png", "@x.png", "+1.png", "plain.png"):
+            Image.fromarray(noise((32, 32))).save(name)
+        call("=1+1.png", "@x.png", "+1.png", "plain.png", "--weights", run, "--csv", "t.csv")
+        rows = list(csv.DictReader(Path("t.csv").read_text().splitlines()))
+        assert [row["image"] for row in rows] == ["./=1+1.png", "./@x.png", "./+1.png", "plain.png"]
+        assert all(os.path.isfile(row["image"]) for row in rows)
+
+    def test_pictures_on_several_drives(self, monkeypatch):
+        monkeypatch.setattr(count_module, "os", SimpleNamespace(path=ntpath))
+        paths = [PureWindowsPath("C:/a/p.png"), PureWindowsPath("D:/p.png")]
+        assert count_module._names(paths) == dict(
+            zip(paths, ["C/a\\p.png", "D/p.png"], strict=True)
+        )
 
 
 class TestOutput:
+    @pytest.mark.parametrize("target", ["p1.png", "p2.png", "notes.txt", "link.png"])
+    def test_no_file_of_the_user_is_replaced_by_a_table(self, run, photos, target):
+        (photos / "link.png").symlink_to("p2.png")
+        before = {path: path.read_bytes() for path in photos.iterdir()}
+        line = refused("--weights", run, "--csv", photos / target, photos / "p1.png")
+        assert f"{photos / target}: is there and is no table of ours" in line
+        assert {path: path.read_bytes() for path in photos.iterdir()} == before
+
+    def test_no_file_of_the_user_is_replaced_by_a_map(self, run, photos, tmp_path):
+        (tmp_path / "p1.png.png").write_bytes((photos / "p2.png").read_bytes())
+        (tmp_path / "p1.png.npy").write_bytes(b"no array")
+        for option, kind in (("--map", "picture"), ("--npy", "array")):
+            line = refused(photos / "p1.png", "--weights", run, option, tmp_path)
+            assert f"is there and is no {kind} of ours" in line
+
+    def test_an_output_is_replaced_by_its_like(self, run, photos, tmp_path):
+        out = ("--csv", tmp_path / "t.csv", "--map", tmp_path / "m", "--npy", tmp_path / "m")
+        for pictures in (photos, photos / "p1.png"):
+            result = call(pictures, "--weights", run, *out)
+            assert result.exit_code == 0, result.output
+        assert len(list(csv.DictReader((tmp_path / "t.csv").open()))) == 1
+
+    @pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
+    def test_links_are_followed_and_pipes_written_to(self, run, photos, tmp_path):
+        link, pipe = tmp_path / "link.csv", tmp_path / "pipe"
+        link.symlink_to(tmp_path / "real.csv")
+        os.mkfifo(pipe)
+        with subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True) as reader:
+            assert call(photos / "p1.png", "--weights", run, "--csv", pipe).exit_code == 0
+            piped = reader.communicate()[0]
+        assert call(photos / "p1.png", "--weights", run, "--csv", link).exit_code == 0
+        assert link.is_symlink()
+        assert (tmp_path / "real.csv").read_text() == piped
+        assert stat.S_ISFIFO(pipe.stat().st_mode)
+
     def test_a_full_disk_is_one_line_and_leaves_no_half_files(
         self, run, photos, tmp_path, monkeypatch
     ):
@@ -220,7 +365,7 @@ class TestOutput:
         monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
         result = call(photos / "p1.png", "--weights", run, "--npy", arrays)
         (line,) = errors(result)
-        assert result.exit_code == 2
+        assert result.exit_code == 1
         assert "p1.png.npy" in line
         assert "No space left" in line
         assert os.listdir(arrays) == []
@@ -232,6 +377,60 @@ class TestOutput:
         file = photos / "notes.txt"
         for option in ("--csv", "--map", "--npy"):
             assert str(file) in refused(photos / "p1.png", "--weights", run, option, file / "x")
+
+
+class TestDoubts:
+    def told(self, tmp_path, path, result=None, **config):
+        folder = stored(tmp_path / "run", {"model": "Baseline", "width": 0.0625})
+        text = json.loads((folder / "config.json").read_text()) | config
+        (folder / "config.json").write_text(json.dumps(text))
+        (folder / "result.json").write_text(json.dumps(result or {}))
+        table = tmp_path / "t.csv"
+        done = call(path, "--weights", folder / "best.safetensors", "--csv", table)
+        assert done.exit_code == 0, done.output
+        (row,) = csv.DictReader(table.open())
+        assert done.output.endswith(
+            f" people ({row['doubts']})\n" if row["doubts"] else " people\n"
+        )
+        return row["doubts"]
+
+    @pytest.mark.parametrize(
+        ("config", "doubts"),
+        [
+            ({}, ""),
+            ({"train": {"name": "sha", "images": 300}, "schedule": {"epochs": 40}}, ""),
+            (
+                {
+                    "train": {"name": "sha", "images": 300, "selected": [4] * 7},
+                    "schedule": {"epochs": 2},
+                },
+                "trained on 14 crops only",
+            ),
+            ({"train": {"name": "synthetic", "length": 160}}, "trained on drawings"),
+            (
+                {"train": {"name": "synthetic", "length": 8}, "schedule": {"epochs": 2}},
+                "trained on 16 crops only; trained on drawings",
+            ),
+        ],
+    )
+    def test_a_network_says_how_it_was_trained(self, photos, tmp_path, config, doubts):
+        assert self.told(tmp_path, photos / "p1.png", **config) == doubts
+
+    def test_a_count_beyond_all_training_images(self, photos, tmp_path):
+        path = photos / "p1.png"
+        people = counts(stored(tmp_path / "other", {"model": "Baseline", "width": 0.0625}), path)[0]
+        for densest, doubts in (
+            (0.99 * people / (40 * 60), "denser than any training image"),
+            (1.01 * people / (40 * 60), ""),
+        ):
+            assert self.told(tmp_path / str(densest), path, {"densest": densest}) == doubts
+
+    def test_a_run_notes_its_densest_training_image(self, tmp_path):
+        hmode.run("hmode", profile="smoke", runs=tmp_path, device="cpu", progress=False)
+        (path,) = tmp_path.rglob("result.json")
+        train = splits("synthetic", hmode.load_profile("smoke", "synthetic"))[0]
+        densities = [sample.count / sample.image[0].numel() for sample in train]
+        assert json.loads(path.read_text())["densest"] == max(densities)
 
 
 class TestWeights:

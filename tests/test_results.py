@@ -64,6 +64,15 @@ class TestCollect:
             == ["hmode"] * 2 + ["table4/moe"] * 2
         )
 
+    def test_what_a_killed_start_over_left_is_not_there(self, runs):
+        folder = runs / "quick" / "synthetic" / "hmode-seed1"
+        folder.rename(folder.with_name(f"{folder.name}.partial"))
+        write_run(runs, fold=2).rename(
+            runs / "quick" / "ucf_cc_50" / "hmode-seed0" / "fold2.partial"
+        )
+        assert len(collect(runs, "quick", "synthetic", ["hmode"])) == 1
+        assert len(collect(runs, "quick", "ucf_cc_50")) == 0
+
     def test_folds_are_rows_of_their_own(self, tmp_path):
         for fold in (1, 0):
             write_run(tmp_path, fold=fold)
@@ -110,10 +119,17 @@ class TestCollect:
             ('{"experiment": ', "not readable JSON"),
             ('{"experiment": "hmode"}', "'dataset' is missing"),
             ("[]", "not a run's result"),
+            ("[" * 100_000, "not readable JSON"),
+            ({"mae": "2.0"}, "mae is '2.0', expected a number"),
+            ({"seed": 0.5}, "seed is 0.5, expected a number"),
+            ({"device": None}, "device is None, expected a text"),
+            ({"experiment": "table4/none"}, "experiment is 'table4/none', no row of ours"),
         ],
     )
     def test_half_a_result_is_refused_by_name(self, runs, text, message):
         path = runs / "quick" / "synthetic" / "hmode-seed0" / "result.json"
+        if isinstance(text, dict):
+            text = json.dumps(json.loads(path.read_text()) | text)
         path.write_text(text)
         with pytest.raises(InputError, match=rf"hmode-seed0/result\.json: .*{message}"):
             collect(runs, "quick", "synthetic")

@@ -246,6 +246,21 @@ def test_a_local_cluster_s_workers_have_their_own_environments(tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+def test_a_local_cluster_listens_on_loopback_alone():
+    with local_cluster([{"OMP_NUM_THREADS": "1"}]) as client:
+        client.wait_for_workers(1)
+        here = psutil.Process()
+        listening = [
+            connection.laddr.ip
+            for process in (here, *here.children(recursive=True))
+            for connection in process.net_connections(kind="inet")
+            if connection.status == psutil.CONN_LISTEN
+        ]
+    assert len(listening) >= 5  # scheduler, nanny, worker, and the web servers of two
+    assert set(listening) == {"127.0.0.1"}
+
+
 class TestWorkers:
     @pytest.fixture(autouse=True)
     def _machine(self, monkeypatch):

@@ -1,11 +1,15 @@
 """The paper's tables with our runs beside them, and its claims: on runs made up by hand."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from helpers import IMAGES, pretend
 
-from hmode.errors import InputError, MissingFileError
+from hmode.cli import main
+from hmode.errors import InputError, MissingFileError, OutputError
 from hmode.experiments import EXPERIMENTS, canonical, rows
 from hmode.paper import claims
 from hmode.results.tables import DEFAULTS, OURS, aggregate, check_claims, stored, table
@@ -117,3 +121,48 @@ def test_what_is_not_there_is_named(tmp_path):
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="table is 'table99'"):
         table("table99", pd.DataFrame())
+
+
+class TestNothingIsShortened:
+    def files(self, folder):
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def test_stored_runs_that_are_not_here_are_kept(self, folder, runs, tmp_path):
+        before = self.files(folder)
+        shutil.rmtree(runs / "small" / "synthetic" / "baseline-seed0")
+        with pytest.raises(InputError, match=r"runs\.csv: has 1 runs that are not in .*--to"):
+            aggregate(runs, "small", "synthetic", folder)
+        assert self.files(folder) == before
+
+    def test_the_command_writes_elsewhere_and_says_so(self, runs, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        stored_ones = tmp_path / "figures" / "small" / "synthetic"
+        assert CliRunner().invoke(main, ["tables"]).exit_code == 0
+        before = self.files(stored_ones)
+        shutil.rmtree(runs / "small" / "synthetic" / "baseline-seed0")
+        result = CliRunner().invoke(main, ["tables"])
+        assert result.exit_code == 0, result.output
+        assert "figures/small/synthetic is kept: 1 of its runs are not in runs" in result.output
+        assert self.files(stored_ones) == before
+        assert len(stored("runs/small/synthetic", "runs")) == 11
+        refused = CliRunner().invoke(main, ["tables", "--to", str(stored_ones)])
+        assert refused.exit_code == 2
+        assert self.files(stored_ones) == before
+
+    def test_more_runs_replace_fewer(self, folder, runs):
+        pretend(runs, "hmode", 3, np.full(IMAGES, 20.0))
+        aggregate(runs, "small", "synthetic", folder)
+        assert len(stored(folder, "runs")) == 13
+
+    def test_a_table_of_somebody_else_is_kept(self, runs, tmp_path):
+        mine = tmp_path / "mine"
+        mine.mkdir()
+        (mine / "claims.csv").write_text("what I claim;by whom\n")
+        with pytest.raises(InputError, match=r"claims\.csv: is there and is no table of ours"):
+            aggregate(runs, "small", "synthetic", mine)
+        assert self.files(mine) == {"claims.csv": b"what I claim;by whom\n"}
+
+    def test_a_place_that_cannot_be_written(self, runs, tmp_path):
+        (tmp_path / "file").touch()
+        with pytest.raises(OutputError, match="file/x: cannot be written"):
+            aggregate(runs, "small", "synthetic", tmp_path / "file" / "x")

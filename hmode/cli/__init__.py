@@ -1,6 +1,10 @@
 """The command line: hmode reproduce, experiments, train, evaluate, …"""
 
+import errno
+import signal
+import sys
 import warnings
+from contextlib import contextmanager
 
 import click
 
@@ -8,6 +12,7 @@ from hmode import __version__
 from hmode.cli.count import count_pictures
 from hmode.cli.data import data
 from hmode.cli.evaluate import evaluate_run
+from hmode.cli.options import printable
 from hmode.cli.reproduce import reproduce
 from hmode.cli.sweep import sweep
 from hmode.cli.tables import tables
@@ -16,21 +21,52 @@ from hmode.errors import HmodeError
 
 
 class _Commands(click.Group):
-    """Turns hmode's own errors into one line and exit code 2, and warnings into one line each."""
+    """Turns hmode's own errors, and the system's about files, into one line and exit code 2, and
+    warnings into one line each."""
 
     def invoke(self, context):
+        for stream in (
+            sys.stdout,
+            sys.stderr,
+        ):  # a name that the encoding lacks is no reason to end
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _terminable():
                 warnings.showwarning = _one_line
                 return super().invoke(context)
         except HmodeError as error:
-            failure = click.ClickException(str(error))
-            failure.exit_code = 2
-            raise failure from None
+            message = str(error)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever read has gone, which click knows
+                raise
+            place = "" if error.filename is None else f"{error.filename}: "
+            message = f"{place}{error.strerror or error}"
+        failure = click.ClickException(printable(message))
+        failure.exit_code = 2
+        raise failure from None
 
 
 def _one_line(message, category, *_):
-    click.echo(f"Warning: {message}", err=True)
+    click.echo(f"Warning: {printable(str(message))}", err=True)
+
+
+@contextmanager
+def _terminable():
+    """Inside, SIGTERM ends the program as an exit does, so that what it began is cleaned up."""
+
+    def leave(number, frame):
+        raise SystemExit(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # only the main thread may
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,7 +1,10 @@
 """hmode count: the people in one's own pictures."""
 
+import csv
 import glob
+import io
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -9,19 +12,23 @@ import click
 import numpy as np
 from PIL import Image
 
-from hmode.cli.options import DEVICE, prepare
+from hmode.cli.options import DEVICE, printable
 from hmode.counting import Count, count
 from hmode.data.pictures import FORMATS, to_pixels
 from hmode.data.source import natural
-from hmode.errors import InputError, MissingFileError
+from hmode.doubts import Doubts, doubts
+from hmode.errors import HmodeError, InputError, MissingFileError, OutputError
 from hmode.evaluation import load_run, progress_bar, resolve_device
 from hmode.models import CountingNetwork, HMoDE, for_inference, load_official
-from hmode.runs import write_atomically, write_csv
+from hmode.outputs import prepare
+from hmode.runs import write_atomically
 
 HOW = (
     "give --weights RUN, the folder of a trained network; `hmode train hmode+rel`, or notebook 04, "
     "makes runs/quick/synthetic/hmode+rel-seed0 in a few minutes"
 )
+FORMULA = tuple("=+-@")  # with which a cell begins that spreadsheets run
+LONGEST_NAME = 255  # bytes, on all usual systems
 
 
 @click.command(name="count")
@@ -33,7 +40,10 @@ HOW = (
     help="Folder of a trained network, or a checkpoint of the authors' code.",
 )
 @click.option(
-    "--csv", "table", type=click.Path(path_type=Path), help="Write one row an image to this file."
+    "--csv",
+    "table",
+    type=click.Path(path_type=Path),
+    help="Write one row an image to this file, as each is counted.",
 )
 @click.option(
     "--map",
@@ -59,18 +69,25 @@ HOW = (
 def count_pictures(images, weights, table, maps, arrays, max_memory, device):
     """Count the people in each IMAGE: a file, the images of a folder, or a pattern ("*.jpg").
 
-    An image that cannot be counted is named in one line, the others are counted, and the exit code
-    is 2.
+    Beside a count stands what speaks against it: a network that was hardly trained, or on drawings,
+    or that counts more than it has ever seen.
+
+    An image that cannot be counted, or whose map cannot be written, is named in one line, and the
+    others are counted. The exit code says how many there were, up to 100.
     """
     model = for_inference(load_network(weights)).to(resolve_device(device))
+    known = doubts_about(weights)
     save_overlay = _drawing() if maps else None
     paths, failed = find_images(images)
     names = _names(paths)
-    prepare(table)
-    for folder in filter(None, (maps, arrays)):
-        _prepare_folder(folder, names)
-    rows, several = [], len(paths) > 1
-    with progress_bar(len(paths), None if several else False) as bar:
+    prepare(table, "table")
+    _prepare_folder(maps, names, ".png", "picture")
+    _prepare_folder(arrays, names, ".npy", "array")
+    several = len(paths) > 1
+    with (
+        progress_bar(len(paths), None if several else False) as bar,
+        _Table(table) as rows,
+    ):
         for path in paths:
             try:
                 pixels = to_pixels(path)
@@ -81,22 +98,54 @@ def count_pictures(images, weights, table, maps, arrays, max_memory, device):
                     progress=False if several else None,
                     name=str(path),
                 )
-            except InputError as error:
-                failed = True
-                bar.write(f"Error: {error}", file=sys.stderr)
-            else:
-                shown = click.format_filename(path)
-                bar.write(f"{shown}: {counted.count:.1f} people", file=sys.stdout)
-                rows.append(_row(shown, counted))
+                doubt = known.of(counted)
+                line = f"{printable(str(path))}: {counted.count:.1f} people"
+                bar.write(f"{line} ({doubt})" if doubt else line, file=sys.stdout)
+                rows.add(_row(path, counted) | {"doubts": doubt})
                 if maps:
                     save_overlay(_place(maps, names[path], ".png"), pixels, counted)
                 if arrays:
                     _save_array(_place(arrays, names[path], ".npy"), counted)
+            except (HmodeError, MemoryError) as error:
+                failed += 1
+                reason = str(error) or f"{path}: does not fit into memory"
+                bar.write(f"Error: {printable(reason)}", file=sys.stderr)
             bar.update()
-    if table and rows:
-        write_csv(table, rows)
     if failed:
-        click.get_current_context().exit(2)
+        click.get_current_context().exit(min(failed, 100))
+
+
+class _Table:
+    """A CSV file in which each row is as soon as it is known, whatever happens next."""
+
+    def __init__(self, path: Path | None):
+        self.path, self.file = path, None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.file is not None:
+            self.file.close()
+
+    def add(self, row: dict) -> None:
+        """Write a row, before the first the names.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if self.path is None:
+            return
+        text = io.StringIO(newline="")
+        lines = csv.writer(text, lineterminator="\n")
+        try:
+            if self.file is None:
+                self.file = open(self.path, "wb", buffering=0)  # noqa: SIM115
+                lines.writerow(row)
+            lines.writerow(row.values())
+            self.file.write(text.getvalue().encode("utf-8", errors="backslashreplace"))
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
 
 
 def load_network(weights: Path | None) -> CountingNetwork:
@@ -116,18 +165,24 @@ def load_network(weights: Path | None) -> CountingNetwork:
     return load_official(HMoDE(), weights).eval()
 
 
-def find_images(arguments: tuple[str, ...]) -> tuple[list[Path], bool]:
-    """The files that files, folders and patterns name, each once; and whether one named none.
+def doubts_about(weights: Path) -> Doubts:
+    """The doubts about a network, as far as its training is known."""
+    run_dir = weights if weights.is_dir() else weights.parent
+    return doubts(run_dir) if (run_dir / "config.json").is_file() else Doubts()
+
+
+def find_images(arguments: tuple[str, ...]) -> tuple[list[Path], int]:
+    """The files that files, folders and patterns name, each once; and how many named none.
 
     Of a folder, the files with the suffix of an image; what is wrong is said.
     """
-    found, failed = [], False
+    found, failed = [], 0
     for argument in arguments:
         try:
             found += _expand(argument)
         except InputError as error:
-            failed = True
-            click.echo(f"Error: {error}", err=True)
+            failed += 1
+            click.echo(f"Error: {printable(str(error))}", err=True)
     return list(dict.fromkeys(found)), failed
 
 
@@ -156,21 +211,28 @@ def _looks_like_image(name: str) -> bool:
 
 def _names(paths: list[Path]) -> dict[Path, str]:
     """Where the outputs of each image go in their folder: as the images lie to each other."""
-    folders = [os.path.dirname(os.path.abspath(path)) for path in paths]
-    common = os.path.commonpath(folders) if folders else ""
-    return {path: os.path.relpath(path, common) for path in paths}
+    whole = {path: os.path.abspath(path) for path in paths}
+    try:
+        common = os.path.commonpath([os.path.dirname(each) for each in whole.values()] or [""])
+    except ValueError:  # on several drives
+        return {path: re.sub(r"^\W*(\w+)\W+", r"\1/", each) for path, each in whole.items()}
+    return {path: os.path.relpath(each, common) for path, each in whole.items()}
 
 
 def _place(folder: Path, name: str, suffix: str) -> Path:
     return folder / (name + suffix)
 
 
-def _prepare_folder(folder: Path, names: dict[Path, str]) -> None:
-    """Make a folder for outputs, and see that it is not one of those that are counted."""
+def _prepare_folder(folder: Path | None, names: dict[Path, str], suffix: str, kind: str) -> None:
+    """Make a folder for outputs, and see that they replace nothing but their like."""
+    if folder is None:
+        return
     for path, name in names.items():
         if os.path.abspath(path) == os.path.abspath(folder / name):
             raise InputError(f"{folder}: holds the images themselves; choose another folder")
-        prepare(_place(folder, name, ".out"))
+        place = _place(folder, name, suffix)
+        if len(os.fsencode(place.name)) <= LONGEST_NAME:  # else its image costs a line, later
+            prepare(place, kind)
 
 
 def _drawing():
@@ -182,7 +244,10 @@ def _drawing():
     return save_overlay
 
 
-def _row(name: str, counted: Count) -> dict:
+def _row(path: Path, counted: Count) -> dict:
+    name = str(path)
+    if name.startswith(FORMULA):
+        name = os.path.join(".", name)
     height, width = counted.size
     experts = {f"expert_{k}": value for k, value in enumerate(counted.experts, start=1)}
     return {"image": name, "count": counted.count, "width": width, "height": height} | experts

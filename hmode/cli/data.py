@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from hmode.cli.options import prepare
 from hmode.data.annotated import AnnotatedImages
 from hmode.data.archives import MOST_GIB, unpack
 from hmode.data.catalogue import CATALOGUE
@@ -15,6 +14,8 @@ from hmode.data.check import Report, check
 from hmode.data.registry import layout, open_source
 from hmode.data.source import Source
 from hmode.errors import InputError
+from hmode.outputs import maker, prepare
+from hmode.runs import write_atomically
 
 SHOWN = 20  # problems that are printed unless --all
 
@@ -69,7 +70,7 @@ def check_dataset(context, name, root, annotations, sheet, everything):
 
     The exit code is 0 if nothing is, 1 if there are problems, 2 if the data set is not there.
     """
-    prepare(sheet)
+    prepare(sheet, "picture")
     source = open_source(name, root, **({"annotations": annotations} if annotations else {}))
     report = check(source, partial(tqdm, disable=not sys.stderr.isatty()))
     click.echo(f"{name} in {source.folder}\n")
@@ -154,5 +155,7 @@ def _draw(source: Source, path: Path, images: int = 12) -> None:
         if len(samples) == images:
             break
     use_style()
-    sheet(samples, points=True).savefig(path, dpi=120)
+    figure = sheet(samples, points=True)
+    about = {"dpi": 120, "format": path.suffix[1:], "metadata": maker(path)}
+    write_atomically(path, lambda partial: figure.savefig(partial, **about))
     click.echo(f"the first {len(samples)} images: {path}")

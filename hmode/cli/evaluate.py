@@ -6,12 +6,13 @@ from pathlib import Path
 import click
 import numpy as np
 
-from hmode.cli.options import DATA, DEVICE, prepare
+from hmode.cli.options import DATA, DEVICE
 from hmode.data import open_dataset
 from hmode.data.ucf import FOLDS
 from hmode.errors import InputError
 from hmode.evaluation import evaluate, load_run, resolve_device
 from hmode.metrics import LEVELS, Evaluation, density_levels
+from hmode.outputs import prepare
 from hmode.runs import RunFolder, write_csv
 from hmode.submission import write_submission
 
@@ -95,8 +96,9 @@ def evaluate_run(
     if submission and (dataset, split) != ("nwpu", "test"):
         raise InputError("--submission is for --dataset nwpu --split test")
     report = _report(picture) if picture else None
-    for path in (table, picture, submission):
-        prepare(path)
+    prepare(table, "table")
+    prepare(picture, "picture")
+    prepare(submission, "submission")
     parts = []
     for target in _targets(run_dir, dataset, folds):
         images = open_dataset(dataset, data_root, split, **options, **target.fold_option)

@@ -1,12 +1,10 @@
-"""Options that several commands share, and what they do before the work."""
+"""Options that several commands share."""
 
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import click
 
 from hmode.data import DATASETS
-from hmode.errors import InputError
 from hmode.profiles import PROFILES
 
 
@@ -61,7 +59,7 @@ SEED = click.option(
     "--seed",
     default=0,
     show_default=True,
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, 2**63 - 1),
     help="Seed of initial weights, batches, crops and flips.",
 )
 SETTING = options(
@@ -73,19 +71,6 @@ SETTING = options(
 )
 
 
-def prepare(path: Path | None) -> None:
-    """Make the folder of a file to be written, and see that it can be, before the work is done.
-
-    Raises:
-        InputError: it cannot.
-    """
-    if path is None:
-        return
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, expected a file to write")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error}") from None
+def printable(text: str) -> str:
+    """A text on one line, with what a terminal would obey or cannot show as escape codes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

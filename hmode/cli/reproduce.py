@@ -10,6 +10,7 @@ from hmode.errors import InputError
 
 @click.command()
 @SETTING
+@click.option("--fold", type=click.IntRange(min=0), help="Fold of ucf_cc_50, 0 to 4.  [default: 0]")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -38,12 +39,24 @@ from hmode.errors import InputError
     "--in-place", is_flag=True, help="Store the outputs in the notebooks themselves afterwards."
 )
 def reproduce(
-    profile, dataset, data_root, device, seed, fresh, output, notebooks, only, parameter, in_place
+    profile,
+    dataset,
+    data_root,
+    device,
+    seed,
+    fresh,
+    fold,
+    output,
+    notebooks,
+    only,
+    parameter,
+    in_place,
 ):
     """Run the numbered notebooks in order.
 
     Figures, tables and executed copies go to figures/PROFILE/DATASET/. Trained runs are reused
-    unless --fresh. Ends with a table of what was measured beside the paper's numbers.
+    unless --fresh. A notebook that fails does not stop the others. Ends with a table of what was
+    measured beside the paper's numbers, and with the notebooks that failed, with exit code 2.
     """
     try:
         from hmode import notebooks as series
@@ -51,18 +64,23 @@ def reproduce(
         raise InputError(
             f"{error.name} is not installed; running notebooks needs pip install 'hmode[notebooks]'"
         ) from None
-    series.reproduce(
-        profile=profile,
-        dataset=dataset,
-        data_root=data_root,
-        device=device,
-        seed=seed,
-        output=output,
-        notebooks=notebooks,
-        parameters=dict(parameter),
-        only=list(only),
-        fresh=fresh,
-        in_place=in_place,
-        say=click.echo,
-    )
+    try:
+        series.reproduce(
+            profile=profile,
+            dataset=dataset,
+            data_root=data_root,
+            device=device,
+            seed=seed,
+            fold=fold,
+            output=output,
+            notebooks=notebooks,
+            parameters=dict(parameter),
+            only=list(only),
+            fresh=fresh,
+            in_place=in_place,
+            say=click.echo,
+        )
+    except series.NotebookError:
+        click.echo(series.summary(profile, dataset, output))
+        raise
     click.echo(series.summary(profile, dataset, output))

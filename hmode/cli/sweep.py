@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
-from hmode.cli.options import DATA, DEVICE, PROFILE, RUNS, SEED, prepare
+from hmode.cli.options import DATA, DEVICE, PROFILE, RUNS, SEED
 from hmode.errors import InputError
 from hmode.experiments import TABLES, canonical, rows, select
+from hmode.outputs import prepare
 
 
 @click.command()
@@ -76,7 +77,7 @@ def sweep(
     plan = sweeping.Plan(experiments, seeds, seed, dataset, profile, data_root, device, runs)
     if table:
         results.check_ending(table)
-        prepare(table)
+        prepare(table, "table")
     shown = _tables(names)
     for name in shown:
         _runs(name, plan)  # refuses a mixed table before anything is trained for it

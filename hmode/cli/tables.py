@@ -16,7 +16,8 @@ from hmode.profiles import PROFILES
     "--to",
     "folder",
     type=click.Path(path_type=Path),
-    help="Folder of runs.csv, tables.csv and claims.csv  [default: figures/PROFILE/DATASET]",
+    help="Folder of runs.csv, tables.csv and claims.csv  [default: figures/PROFILE/DATASET, or "
+    "RUNS/PROFILE/DATASET where the former has runs that are not among yours]",
 )
 def tables(profile, dataset, data_root, runs, folder):
     """Sum up all finished runs of a profile and a data set, training nothing.
@@ -24,9 +25,17 @@ def tables(profile, dataset, data_root, runs, folder):
     Writes a table of runs, the paper's tables with our means, spreads and differences, and what
     became of the paper's claims; prints the claims.
     """
-    from hmode.results.tables import aggregate, stored  # pandas is no requirement of hmode
+    from hmode.results import collect  # pandas is no requirement of hmode
+    from hmode.results.tables import aggregate, lacking, stored
 
-    folder = folder or Path("figures") / profile / dataset
+    if folder is None:
+        folder = Path("figures") / profile / dataset
+        others = lacking(collect(runs, profile, dataset), folder)
+        if others:
+            kept, folder = folder, runs / profile / dataset
+            click.echo(
+                f"{kept} is kept: {len(others)} of its runs are not in {runs}. Written to {folder}"
+            )
     aggregate(runs, profile, dataset, folder)
     for claim in stored(folder, "claims").itertuples():
         difference = "" if claim.outcome == "not run" else f"  ({claim.difference:+.2f})"

@@ -5,9 +5,10 @@ from pathlib import Path
 import click
 import numpy as np
 
-from hmode.cli.options import RUNS, SETTING, prepare
+from hmode.cli.options import RUNS, SETTING
 from hmode.evaluation import process
 from hmode.experiments import EXPERIMENTS, TABLES, canonical, rows, run, select
+from hmode.outputs import prepare
 from hmode.runs import write_csv
 from hmode.step import Compute
 
@@ -60,7 +61,7 @@ def train(
     """Train and test one or more EXPERIMENTs (see: hmode experiments), each a row or a whole
     table, going on where an interrupted training stopped."""
     experiments = select(experiments)
-    prepare(table)
+    prepare(table, "table")
     rows = []
     for name in experiments:
         for each in range(seed, seed + seeds):

@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import PartialState
 
@@ -159,7 +160,7 @@ def run(
             mae(evaluation.true, mean),
             mse(evaluation.true, mean),
         )
-        _keep_record(result, dataset, profile, fold, device, schedule.precision)
+        _keep_record(result, dataset, profile, fold, device, schedule.precision, train)
     return result
 
 
@@ -176,11 +177,11 @@ def run_folder(
     """Where a run lives.
 
     Raises:
-        InputError: the experiment is unknown, the seed is no whole number of at least 0, or a fold
-            is missing or given for a data set without folds.
+        InputError: the experiment is unknown, the seed is no whole number from 0 to 2^63 - 1, or a
+            fold is missing or given for a data set without folds.
     """
-    if not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed is {seed!r}, expected a whole number of at least 0")
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise InputError(f"seed is {seed!r}, expected a whole number from 0 to 2^63 - 1")
     folds = FOLDS.get(dataset)
     if folds and fold not in range(folds):
         raise InputError(f"fold is {fold!r}, {dataset} has folds 0 to {folds - 1}")
@@ -289,11 +290,20 @@ def _cached_evaluation(run_dir: Path, model, test, schedule: Schedule, device: s
         model.cpu()
         if PartialState().is_main_process:
             folder.save_table("test.csv", rows)
-    return Evaluation.from_table(rows)
+    try:
+        return Evaluation.from_table(rows)
+    except InputError as error:
+        raise InputError(f"{folder.path / 'test.csv'}: {error}") from None
 
 
 def _keep_record(
-    result: Result, dataset: str, profile: str, fold: int | None, device: str, precision: str
+    result: Result,
+    dataset: str,
+    profile: str,
+    fold: int | None,
+    device: str,
+    precision: str,
+    train: Sequence[CrowdImage],
 ) -> None:
     """Write the run's result.json, once: later versions did not train it."""
     import hmode  # whole by now; at the top of this file it is not
@@ -303,8 +313,12 @@ def _keep_record(
     PartialState().wait_for_everyone()
     if path.is_file() or not PartialState().is_main_process:
         return
-    timing = folder.table("timing.csv")
-    peaks = [float(row["peak_gib"]) for row in timing if row["peak_gib"]]
+    densest = None  # people per pixel in the densest image: more than that was never seen
+    if isinstance(train, Resident):  # else it was trained by another process, which was killed
+        people = np.array([len(points) for points in train.points])
+        densest = float((people / train.sizes.prod(axis=1)).max())
+    timing = folder.numbers("timing.csv")
+    peaks = [row["peak_gib"] for row in timing if row["peak_gib"]]
     record = {
         "experiment": result.name,
         "dataset": dataset,
@@ -316,6 +330,7 @@ def _keep_record(
         "seconds_per_epoch": result.training.seconds / len(timing),
         "peak_gib": max(peaks, default=None),
         "parameters": sum(p.numel() for p in result.model.parameters()),
+        "densest": densest,
         "config": folder.identity(),
         "hmode": hmode.__version__,
         "torch": torch.__version__,

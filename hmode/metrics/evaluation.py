@@ -222,7 +222,7 @@ class Evaluation:
             raise InputError("the table of an evaluation has no rows")
 
         def column(*names: str) -> np.ndarray:
-            missing = [name for name in names if name not in rows[0]]
+            missing = [name for name in ("name", *names) if name not in rows[0]]
             if missing or not names:
                 raise InputError(
                     f"not the table of an evaluation: column {missing[0] if missing else 'map0'} "
@@ -231,9 +231,10 @@ class Evaluation:
             return np.array([[_read(row, name) for name in names] for row in rows])
 
         maps = [name for name in rows[0] if name.startswith("map")]
+        true = column("true")[:, 0]
         return cls(
             [row["name"] for row in rows],
-            column("true")[:, 0],
+            true,
             column("inside")[:, 0],
             column(*maps),
             column(*GAME_COLUMNS) if "game0" in rows[0] else None,

@@ -21,7 +21,9 @@ def build_model(config: dict, **more) -> CountingNetwork:
         raise InputError(f"model is {name!r}, expected one of {sorted(MODELS)}")
     try:
         return MODELS[name](**config, **more)
-    except TypeError as error:
+    except InputError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
         raise InputError(f"model {name!r} does not take these settings: {error}") from None
 
 

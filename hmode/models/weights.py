@@ -158,6 +158,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise MissingFileError(f"{path}: no such weights file")
     try:
+        with path.open("rb"):  # of a file that may not be read, safetensors says it is not there
+            pass
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:

@@ -7,10 +7,12 @@ spreads and differences) and claims.csv (a row a claim).
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from hmode.errors import InputError, MissingFileError
+from hmode.errors import InputError, MissingFileError, OutputError
 from hmode.experiments import EXPERIMENTS, canonical, rows
+from hmode.outputs import prepare
 from hmode.paper import claims, published
 from hmode.results.summary import compare, differences, summary
 from hmode.results.table import collect, complete, image_errors, load, save
@@ -129,7 +131,9 @@ def aggregate(runs: str | Path, profile: str, dataset: str, folder: str | Path) 
 
     Raises:
         MissingFileError: there is no finished run.
-        InputError: as `collect`.
+        InputError: as `collect`; or the folder's tables are of runs that are not there, which would
+            be lost: from one's own runs nobody can make again what others stored.
+        OutputError: the folder cannot be written.
     """
     frame = collect(runs, profile, dataset)
     frame = frame[~frame["experiment"].str.startswith("trap/")].reset_index(drop=True)
@@ -139,14 +143,34 @@ def aggregate(runs: str | Path, profile: str, dataset: str, folder: str | Path) 
     parts = [table(name, frame, errors) for name in DEFAULTS]
     parts = [part for part in parts if "mae" in part]
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    lost = lacking(frame, folder)
+    if lost:
+        raise InputError(
+            f"{folder / 'runs.csv'}: has {len(lost)} runs that are not in {runs} ({lost[0]}, ...), "
+            "so it is not replaced; choose another folder with --to"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
+    for name in FILES:
+        prepare(folder / f"{name}.csv", "table")
     save(frame, folder / "runs.csv")
     save(pd.concat(parts, ignore_index=True), folder / "tables.csv")
     save(check_claims(frame, errors), folder / "claims.csv")
 
 
+def lacking(frame: pd.DataFrame, folder: str | Path) -> list[str]:
+    """The runs of a folder's runs.csv that a table of runs does not have."""
+    if not (Path(folder) / "runs.csv").is_file():
+        return []
+    there = stored(folder, "runs")["run"]
+    return sorted(set(there) - set(frame["run"]))
+
+
 def stored(folder: str | Path, name: str) -> pd.DataFrame:
-    """One of the `FILES` that `aggregate` wrote.
+    """One of the `FILES` that `aggregate` wrote; "tables" with all rows of all tables, also of
+    those of which none was run, without numbers.
 
     Raises:
         MissingFileError: it is not there.
@@ -156,7 +180,15 @@ def stored(folder: str | Path, name: str) -> pd.DataFrame:
         raise MissingFileError(
             f"{path}: no stored results; make them with hmode sweep and hmode tables"
         )
-    return load(path) if name == "runs" else pd.read_csv(path)
+    if name == "runs":
+        return load(path)
+    frame, numbers = pd.read_csv(path), ["pairs", "difference", "low", "high"]
+    if name == "tables":
+        none = pd.DataFrame(columns=["experiment"])
+        more = [table(each, none) for each in DEFAULTS if each not in set(frame["table"])]
+        frame = pd.concat([frame, *more], ignore_index=True)
+        numbers += ["seeds", "mae", "mae_sd", "mse", "mse_sd"]
+    return frame.assign(**{each: np.nan for each in numbers if each not in frame})
 
 
 def source(folder: str | Path) -> str:
