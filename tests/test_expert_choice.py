@@ -106,6 +106,13 @@ class TestConfusion:
         assert 7 < found.edges[0] < 20
         assert 24 < found.edges[1] < 50
 
+    def test_edges_may_be_given(self):
+        chosen = [self.chosen([0, 2, 1, 0, 2, 1])]
+        found = confusion(chosen, [image(self.sizes)], edges=[6.5, 30])
+        np.testing.assert_array_equal(found.heads, [[1, 0, 0], [1, 2, 0], [0, 0, 2]])
+        with pytest.raises(InputError, match="expected 2 for 3 experts"):
+            confusion(chosen, [image(self.sizes)], edges=[30])
+
     def test_no_expert_anywhere(self):
         found = confusion([np.full((16, 16), -1)], [image(self.sizes)])
         assert not found.heads.any()

@@ -28,7 +28,7 @@ class TestWrongPairs:
         assert wrong_pairs([4, 4, 4, 4], [0, 2, 5, 9]) == (3, 6)
 
     def test_pairs_too_close_to_tell_are_left_out(self):
-        assert wrong_pairs([1, 0, 9], [5, 5.9, 7]) == (0, 2)
+        assert wrong_pairs([1, 0, 9], [5, 5.9, 7], gap=1) == (0, 2)
         assert wrong_pairs([1, 0, 9], [5, 5.9, 7], gap=0.5) == (1, 3)
 
     @given(predicted=counts, true=counts)
@@ -40,7 +40,7 @@ class TestWrongPairs:
                     pairs += 1
                     order = (p[i] - p[j]) * (t[i] - t[j])
                     wrong += 1.0 if order < 0 else 0.5 if order == 0 else 0.0
-        assert wrong_pairs(predicted, true) == (wrong, pairs)
+        assert wrong_pairs(predicted, true, gap=1) == (wrong, pairs)
 
     @pytest.mark.parametrize(
         ("predicted", "options", "message"),

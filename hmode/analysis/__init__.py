@@ -9,6 +9,7 @@ With `predict` from `hmode.evaluation`:
 """
 
 from hmode.analysis.gates import gate_use
+from hmode.analysis.gradients import gradient_norms
 from hmode.analysis.information import (
     Information,
     mutual_information,
@@ -36,6 +37,7 @@ __all__ = [
     "confusion",
     "expert_weights",
     "gate_use",
+    "gradient_norms",
     "head_sizes",
     "map_names",
     "mutual_information",

@@ -8,7 +8,7 @@ from hmode.analysis.views import View
 from hmode.errors import InputError
 
 
-def wrong_pairs(predicted, true, *, gap: float = 1.0) -> tuple[float, int]:
+def wrong_pairs(predicted, true, *, gap: float = 0.25) -> tuple[float, int]:
     """Pairs of regions whose predicted counts are in the wrong order, and pairs in all.
 
     Args:
@@ -36,7 +36,7 @@ def wrong_pairs(predicted, true, *, gap: float = 1.0) -> tuple[float, int]:
 
 
 def order_errors(
-    views: Iterable[View], *, side: int = 4, cells: int = 8, regions: int = 9, gap: float = 1.0
+    views: Iterable[View], *, side: int = 4, cells: int = 8, regions: int = 9, gap: float = 0.25
 ) -> list[dict]:
     """How many pairs of regions each map of a network has in the wrong order.
 
@@ -75,9 +75,15 @@ def order_errors(
             rows[name] = rows.get(name, 0) + np.array(found)
     if not rows:
         raise InputError("there are no views, expected at least one")
-    names = ("wrong", "pairs", "hard_wrong", "hard_pairs")
     return [
-        {"map": name, **dict(zip(names, row.tolist(), strict=True))} for name, row in rows.items()
+        {
+            "map": name,
+            "wrong": float(wrong),
+            "pairs": int(pairs),
+            "hard_wrong": float(hard_wrong),
+            "hard_pairs": int(hard_pairs),
+        }
+        for name, (wrong, pairs, hard_wrong, hard_pairs) in rows.items()
     ]
 
 

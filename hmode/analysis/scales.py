@@ -95,6 +95,7 @@ def confusion(
     samples: Iterable[CrowdImage],
     *,
     experts: int = 3,
+    edges=None,
     stride: int = 4,
 ) -> Confusion:
     """Does the chosen expert follow the true scale? One count for each head inside the frame.
@@ -102,13 +103,14 @@ def confusion(
     Args:
         chosen: of each image int `[h, w]`, an expert from 0 or -1 where none is: for the gates'
             choice `expert_weights(…).argmax(axis=0)`, for the best `best_scale(…)`.
-        samples: the images, with perspective. Thirds (for K = 3) of all their heads, by size, are
-            to get E1, E2 and E3.
+        samples: the images, with perspective.
+        edges: `[K - 1]`, see `right_expert`; None: such that each expert is to get as many heads,
+            for K = 3 a third of them all.
         stride: pixels per cell of `chosen`.
 
     Raises:
         InputError: an image has no perspective, a map does not cover its image or names another
-            expert, there are no heads, or they are all of one size.
+            expert, there are no heads, they are all of one size, or edges do not fit experts.
         ValueError: there are more or fewer images than maps.
     """
     sizes, found = [], []
@@ -128,11 +130,14 @@ def confusion(
         )
     if not len(size):
         raise InputError("no image has a head inside its frame")
-    edges = np.quantile(size, np.arange(1, experts) / experts)
+    if edges is None:
+        edges = np.quantile(size, np.arange(1, experts) / experts)
+    if len(edges) != experts - 1:
+        raise InputError(f"edges are {list(edges)}, expected {experts - 1} for {experts} experts")
     heads = np.zeros((experts, experts), dtype=np.int64)
     known = expert >= 0
     np.add.at(heads, (right_expert(size[known], edges), expert[known]), 1)
-    return Confusion(heads, edges)
+    return Confusion(heads, np.asarray(edges))
 
 
 def _pixels(sample: CrowdImage) -> tuple[np.ndarray, np.ndarray]:

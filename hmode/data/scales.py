@@ -47,16 +47,23 @@ class Content(NamedTuple):
     veil: float = 0.0
 
 
-def conflict_of_scales(rng, camera: Camera, head: float, heads: np.ndarray) -> Content:
-    """Any crowd, and mostly masks that could pass for heads in another panel, if there is one whose
-    heads differ enough; `head` and `heads` are the sizes in this and in all panels, in pixels."""
+def conflict_of_scales(rng, camera: Camera, head: float, heads, busy: float) -> Content:
+    """A crowd, and mostly masks that could pass for heads in another panel, if there is one whose
+    heads differ enough.
+
+    Args:
+        head, heads: sizes of heads in this and in all panels, in pixels. Large ones may cover more,
+            as they would be too few among the small ones else.
+        busy: about which share heads cover in panels with the smallest.
+    """
     ratio = rng.choice(heads) / head
     alike = 0.45 < ratio < 2.2 or rng.random() < 0.2
     masks = () if alike else decoys(rng, camera, head, ratio)
-    return Content(np.exp(rng.uniform(np.log(0.04), np.log(0.6))), masks)
+    crowded = busy * np.exp(rng.normal(0, 0.6)) * np.sqrt(head / heads.min())
+    return Content(min(crowded, 0.6), masks)
 
 
-def conflict_of_order(rng, camera: Camera, head: float, heads: np.ndarray) -> Content:
+def conflict_of_order(rng, camera: Camera, head: float, heads, busy: float) -> Content:
     """A crowd that can hardly be seen, or hardly anybody among masks as large as heads."""
     if rng.random() < 0.5:
         return Content(np.exp(rng.uniform(np.log(0.15), np.log(0.6))), (), rng.uniform(0.6, 0.85))
@@ -70,13 +77,14 @@ def sample_wall(
     boxes = strips(rng, size) + [insert(rng, size) for _ in range(rng.integers(1, 3))]
     unit, light = size[0] / 256, None
     shares = (rng.permutation(len(boxes)) + rng.random(len(boxes))) / len(boxes)
-    heads = unit * HEADS[0] * (HEADS[1] / HEADS[0]) ** shares**1.3  # small and large in each image
+    heads = unit * HEADS[0] * (HEADS[1] / HEADS[0]) ** shares  # small and large in each image
+    busy = np.exp(rng.uniform(np.log(0.01), np.log(0.5)))
     panels = []
     for (rows, columns), head in zip(boxes, heads, strict=True):
         shape = rows.stop - rows.start, columns.stop - columns.start
         camera = aim(rng, shape, head / HEAD_WIDTH)
         scene = sample_scene(rng, camera)
-        crowded, clutter, veil = content(rng, camera, head, heads)
+        crowded, clutter, veil = content(rng, camera, head, heads, busy)
         light = light or scene.light
         scene = replace(scene, clutter=clutter, light=light)
         people = dress(rng, *place(rng, scene, round(crowded * shape[0] * shape[1] / head**2)))
@@ -139,7 +147,7 @@ def annotate_wall(
         owner[panel.rows, panel.columns] = k
         perspective[panel.rows, panel.columns] = panel.scene.camera.perspective()
     for k, passer in enumerate(passers, len(panels)):
-        shape = silhouette(passer, 1)
+        shape = silhouette(passer)
         owner[shape] = k
         top = passer.people.stature - CROWN
         perspective[shape] = passer.scene.camera.project(passer.people.ground, top)[1]
@@ -158,9 +166,9 @@ def annotate_wall(
     return np.concatenate(points), perspective
 
 
-def silhouette(passer: Panel, factor: int) -> np.ndarray:
-    """bool `[factor H, factor W]`: where a passer-by is."""
-    camera = passer.scene.camera.supersampled(factor)
+def silhouette(passer: Panel) -> np.ndarray:
+    """bool `[H, W]`: where a passer-by is."""
+    camera = passer.scene.camera.supersampled(1)
     colours = {part: np.full((1, 3), 255.0) for part in passer.people.colours}
     canvas = Image.new("RGB", camera.size[::-1])
     white = replace(passer.people, colours=colours)

@@ -1,0 +1,23 @@
+"""The experiment on REL and the order of regions, end to end."""
+
+import csv
+
+from click.testing import CliRunner
+
+from hmode.experiments import order
+
+
+def test_a_row_for_each_training_and_none_trained_twice(tmp_path):
+    args = ["--profile", "smoke", "--seeds", "1", "--device", "cpu", "--output", str(tmp_path)]
+    first = CliRunner().invoke(order.main, args, catch_exceptions=False)
+    path = tmp_path / "smoke" / "order" / "order.csv"
+    rows = list(csv.DictReader(path.open(newline="")))
+    assert [row["experiment"] for row in rows] == ["hmode", "hmode+rel"]
+    for row in rows:
+        assert 0 <= float(row["wrong"]) <= int(row["pairs"])
+        assert 0 <= int(row["hard_pairs"]) <= int(row["pairs"])
+        assert all(0 < float(row[f"rel_{time}"]) < 10 for time in ("start", "middle", "end"))
+    assert rows[0]["pairs"] == rows[1]["pairs"]
+    assert rows[0]["rel_start"] == rows[1]["rel_start"]  # the same weights and batches
+    assert len(first.output.splitlines()) == 2
+    assert CliRunner().invoke(order.main, args).output == ""
