@@ -16,6 +16,11 @@ from hmode.experiments.running import FOLDS
 from hmode.profiles import Profile, load_profile
 from hmode.runs import write_csv
 
+# Stored results of the paper's network on photographs, and of small ones on the drawn crowd, which
+# alone has all rows of all tables.
+REAL = ("full/sha", "paper/sha")
+TOY = "small/synthetic"
+
 
 class Lab:
     """Data, runs and figures of one profile on one data set.
@@ -109,23 +114,31 @@ class Lab:
             )
         return self._results[key]
 
-    def stored(self, name: str):
+    @property
+    def shelf(self) -> list[str]:
+        """What there are stored results of, as "profile/data set": of the paper's network on
+        photographs first, of this lab's data set where there are more, the toy last."""
+        own = f"{'paper' if self.profile.name == 'paper' else 'small'}/{self.dataset}"
+        places = dict.fromkeys([*REAL, own, TOY])
+        return [place for place in places if self.kept(place, "runs.csv").is_file()]
+
+    def kept(self, of: str, name: str) -> Path:
+        """A file or folder among the stored results of one of `shelf`."""
+        return project_folder() / "figures" / of / name
+
+    def stored(self, name: str, of: str = TOY):
         """Stored results as a DataFrame: "runs", "tables" or "claims", see `hmode.results.tables`.
 
-        Those of this data set, under profile "paper" of that profile and otherwise of "small",
-        or where there are none, of "small" on the synthetic crowd; "tables" has every row of every
-        table, without numbers where it was not run. `attrs["source"]` says of what: a sentence for
-        the reader.
+        "tables" has every row of every table, without numbers where it was not run.
+        `attrs["source"]` says of what: a sentence for the reader.
+
+        Args:
+            of: profile and data set, one of `shelf`.
         """
         from hmode.results.tables import source, stored
 
-        home = project_folder() / "figures"
-        wanted = "paper" if self.profile.name == "paper" else "small"
-        for place in (home / wanted / self.dataset, home / "small" / "synthetic"):
-            if (place / f"{name}.csv").is_file():
-                break
-        frame = stored(place, name)
-        frame.attrs["source"] = source(place)
+        frame = stored(self.kept(of, ""), name)
+        frame.attrs["source"] = source(self.kept(of, ""))
         return frame
 
     def save(self, figure, name: str) -> None:

@@ -108,6 +108,14 @@ def show_map(
     return shown
 
 
+def show_weights(ax: Axes, values, *, title: str):
+    """A map of weights `[h, w]` on a scale of its own, whose ends stand below it."""
+    low, high = float(values.min()), float(values.max())
+    shown = show_map(ax, values, title=title, cmap="viridis", vmin=low, vmax=high, label=None)
+    ax.set_xlabel(f"{low:.2f} (dark) to {high:.2f}", fontsize=9)
+    return shown
+
+
 def show_categories(ax: Axes, categories, names: Sequence[str], *, title: str):
     """A map of whole numbers 0 … len(names)-1 in colour-blind-safe colours, with a legend;
     negative cells stay white."""
@@ -231,52 +239,77 @@ def mixture_diagram(ax: Axes, model: HMoDE, *, title: str) -> None:
     ax.axis("off")
 
 
-# Verdicts of `hmode.results.compare`, by colour; anything else is grey.
-VERDICTS = {"better": PALETTE[2], "worse": PALETTE[3], "default": "black"}
-
-
-def dot_table(rows, *, published: str = "sha", live: dict[str, float] | None = None) -> Figure:
-    """A table of the paper as dots: its errors, ours with their spread, and the differences.
+def dot_table(tables: dict, *, published: str = "sha", live: dict[str, float] | None = None):
+    """A table of the paper as dots: errors, a panel a data set, and differences to the default.
 
     Args:
-        rows: of `hmode.results.tables.table`, as a DataFrame.
-        published: which data set's published MAE to show on the left, where there are any.
-        live: MAE by experiment of runs just made, marked beside ours.
+        tables: rows of the same table from `hmode.results.tables.stored`, as DataFrames, by
+            "profile/data set".
+        published: which data set's published MAE to show, where there are any.
+        live: MAE by experiment of runs just made, marked beside the last table's.
     """
-    rows = rows.iloc[::-1].reset_index(drop=True)  # the first row on top
-    colours = [VERDICTS.get(verdict, "0.45") for verdict in _column(rows, "verdict")]
-    printed, mean, spread = (
-        _column(rows, name) for name in (f"paper_{published}_mae", "mae", "mae_sd")
-    )
-    known = not np.isnan(printed).all()  # Fig. 6 and the released code print nothing
-    size, widths = (10, 0.34 * len(rows) + 1.5), (1, 1.2, 1.2) if known else (1, 1)
-    figure, axes = plt.subplots(1, len(widths), figsize=size, sharey=True, width_ratios=widths)
-    if known:
-        axes[0].scatter(printed, rows.index, color=PALETTE[0], zorder=3)
-        axes[0].set(title=f"the paper, {published.upper()}", xlabel="MAE, people")
-    ours, against = axes[-2:]
-    ours.scatter(mean, rows.index, c=colours, zorder=3, label="mean over seeds")
-    ours.hlines(rows.index, mean - spread, mean + spread, colors=colours, label="± 1 sd")
+    rows = [*tables.values()][-1]
+    places, printed = np.arange(len(rows)), _column(rows, f"paper_{published}_mae")
+    panels = [published] if np.isfinite(printed).any() else []  # Fig. 6, the code: nothing printed
+    panels = [*dict.fromkeys([*panels, *(name.split("/")[-1] for name in tables)]), "difference"]
+    size = (9, 0.36 * len(rows) + 1.7)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
+    by_panel = dict(zip(panels, axes[0], strict=True))
+    if published in by_panel:
+        ax, label = by_panel[published], "the paper"
+        ax.plot(printed, places - 0.25, "s", markersize=5, color=PALETTE[0], label=label)
+    for i, (name, each) in enumerate(tables.items()):
+        at = places + 0.22 * (i - (len(tables) - 1) / 2)
+        _show_errors(by_panel[name.split("/")[-1]], each, at, colour=PALETTE[i + 1], label=name)
+        _show_differences(by_panel["difference"], each, at, colour=PALETTE[i + 1])
     if live:
         marks = [live.get(experiment, np.nan) for experiment in rows["experiment"]]
-        ours.scatter(marks, rows.index, marker="x", color=PALETTE[1], label="just now", zorder=4)
-    for i in np.flatnonzero(np.isnan(mean)):
-        ours.text(0.5, i, "not run", transform=ours.get_yaxis_transform(), ha="center", va="center")
-    ours.set(title="ours", xlabel="MAE, people")
-    low, high = _column(rows, "low"), _column(rows, "high")
-    against.axvline(0, color="0.7", linewidth=1)
-    against.scatter(_column(rows, "difference"), rows.index, c=colours, zorder=3)
-    against.hlines(rows.index, low, high, colors=colours)
-    against.set(title="ours, difference to the default", xlabel="MAE, people (95 % interval)")
-    axes[0].set_yticks(rows.index, rows["title"])
-    handles, labels = ours.get_legend_handles_labels()
-    handles += [Patch(color=VERDICTS[name]) for name in ("better", "worse")]
-    labels += ["better than the default", "worse"]
-    figure.legend(handles, labels, loc="outside lower center", ncol=5, frameon=False)
-    for ax in axes:
+        axes[0, -2].plot(marks, at, "x", color="black", label="just now", zorder=4)
+    for name, ax in by_panel.items():
+        ours = [_column(each, "mae") for key, each in tables.items() if key.split("/")[-1] == name]
+        if ours:
+            for place in np.flatnonzero(np.isnan(ours).all(axis=0)):
+                where = {"transform": ax.get_yaxis_transform(), "ha": "right", "va": "center"}
+                ax.text(0.98, place, "not run", fontsize=9, color="0.4", **where)
+        ax.set(title=TITLES.get(name, name), xlabel="MAE, people")
         ax.grid(axis="x", alpha=0.3)
+    by_panel["difference"].axvline(0, color="0.7", linewidth=1)
+    by_panel["difference"].set(title="difference to the default", xlabel="% of its MAE (95 %)")
+    axes[0, 0].set_yticks(places, rows["title"])
+    axes[0, 0].set_ylim(len(rows) - 0.5, -0.5)
+    handles = {}
+    for ax in axes[0]:
+        handles |= dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
+    figure.legend(
+        handles.values(), handles, loc="outside lower center", ncol=len(handles), frameon=False
+    )
     sns.despine(figure)
     return figure
+
+
+TITLES = {"sha": "ShanghaiTech A", "shb": "ShanghaiTech B", "synthetic": "the drawn crowd"}
+
+
+def _show_errors(ax: Axes, rows, at: np.ndarray, *, colour, label: str):
+    """Means over seeds as dots, ± 1 sd as bars, each seed as a faint dot."""
+    mean, spread = _column(rows, "mae"), _column(rows, "mae_sd")
+    ax.plot(mean, at, "o", markersize=5, color=colour, label=label)
+    ax.hlines(at, mean - spread, mean + spread, color=colour)
+    for place, seeds in zip(at, rows["by_seed"] if "by_seed" in rows else [], strict=False):
+        ax.plot(seeds, [place] * len(seeds), ".", markersize=4, color=colour, alpha=0.5)
+
+
+def _show_differences(ax: Axes, rows, at: np.ndarray, *, colour):
+    """In % of the default's MAE, with intervals; hollow without one."""
+    verdicts, unit = _column(rows, "verdict"), _column(rows, "mae") / 100
+    default = unit[verdicts == "default"]
+    if not len(default):
+        return
+    change, low, high = (_column(rows, key) / default[0] for key in ("difference", "low", "high"))
+    sure = np.isfinite(low)
+    ax.plot(change[sure], at[sure], "o", markersize=5, color=colour)
+    ax.plot(change[~sure], at[~sure], "o", markersize=5, color=colour, fillstyle="none")
+    ax.hlines(at, low, high, color=colour)
 
 
 def _column(rows, name: str) -> np.ndarray:

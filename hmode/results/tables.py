@@ -170,7 +170,7 @@ def lacking(frame: pd.DataFrame, folder: str | Path) -> list[str]:
 
 def stored(folder: str | Path, name: str) -> pd.DataFrame:
     """One of the `FILES` that `aggregate` wrote; "tables" with all rows of all tables, also of
-    those of which none was run, without numbers.
+    those of which none was run, without numbers, and with the MAEs of the seeds as a list, by_seed.
 
     Raises:
         MissingFileError: it is not there.
@@ -188,7 +188,54 @@ def stored(folder: str | Path, name: str) -> pd.DataFrame:
         more = [table(each, none) for each in DEFAULTS if each not in set(frame["table"])]
         frame = pd.concat([frame, *more], ignore_index=True)
         numbers += ["seeds", "mae", "mae_sd", "mse", "mse_sd"]
+        means = complete(stored(folder, "runs")).groupby(["experiment", "seed"])["mae"].mean()
+        by_seed = means.groupby("experiment").agg(list)
+        frame["by_seed"] = [by_seed.get(name, []) for name in frame["experiment"]]
     return frame.assign(**{each: np.nan for each in numbers if each not in frame})
+
+
+def side_by_side(tables: dict[str, pd.DataFrame], published: str = "sha") -> pd.DataFrame:
+    """One of the paper's tables to read: a row a row, the paper's MAE / MSE and ours.
+
+    Args:
+        tables: rows of the same table from `stored`, by what they are of.
+        published: which data set's numbers of the paper to show.
+    """
+    first = next(iter(tables.values()))
+    columns = {"": first["title"]}
+    if f"paper_{published}_mae" in first and first[f"paper_{published}_mae"].notna().any():
+        printed = first[[f"paper_{published}_mae", f"paper_{published}_mse"]].to_numpy()
+        texts = ["not printed" if np.isnan(mae) else f"{mae:.1f} / {mse:.1f}" for mae, mse in printed]
+        columns[f"the paper, {published.upper()}"] = texts
+    for name, rows in tables.items():
+        columns[name] = [_ours(row) for row in rows.to_dict("records")]
+    return pd.DataFrame(columns).set_index("")
+
+
+def _ours(row: dict) -> str:
+    """ "82.7 ± 1.6 / 137.9 ± 4.8, 3 seeds": MAE / MSE of a row."""
+    if np.isnan(row["mae"]):
+        return "not run"
+    if row["seeds"] == 1:
+        return f"{row['mae']:.1f} / {row['mse']:.1f}, one seed"
+    errors = [f"{row[name]:.1f} ± {row[f'{name}_sd']:.1f}" for name in ("mae", "mse")]
+    return f"{' / '.join(errors)}, {row['seeds']:.0f} seeds"
+
+
+def in_words(claim) -> str:
+    """What became of a claim, a row of claims.csv, as a sentence with its numbers."""
+    if np.isnan(claim.difference):
+        return claim.outcome
+    if np.isnan(claim.low):
+        return f"{claim.difference:+.1f} people, {claim.outcome}: nothing can be said"
+    weak = claim.relation != "better" and claim.low <= 0 <= claim.high
+    words = {
+        "held": "held, weakly: no difference seen" if weak else "held",
+        "the opposite": "not held: the opposite",
+        "did not hold": "not held: there is a difference",
+    }.get(claim.outcome, claim.outcome)
+    interval = f"{claim.difference:+.1f} people ({claim.low:+.1f} to {claim.high:+.1f})"
+    return f"{interval}, {claim.pairs:.0f} seeds: {words}"
 
 
 def source(folder: str | Path) -> str:
@@ -196,7 +243,8 @@ def source(folder: str | Path) -> str:
     frame = stored(folder, "runs")
     first = frame.iloc[0]
     seeds = sorted(frame["seed"].unique())
+    which = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
     return (
-        f"{len(frame)} runs on {first['dataset']}, profile {first['profile']}, seeds "
-        f"{seeds[0]} to {seeds[-1]}, on {first['device']}, torch {first['torch']}"
+        f"{len(frame)} runs on {first['dataset']}, profile {first['profile']}, {which}, "
+        f"on {first['device']}, torch {first['torch']}"
     )
