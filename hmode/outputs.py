@@ -13,6 +13,13 @@ TABLE = re.compile(rb"(image|name|fold|experiment|run|table|time),")
 # How a format says which program made a file. The others do not, so nothing in them is replaced.
 MAKERS = {"png": "Software", "pdf": "Creator", "svg": "Creator", "ps": "Creator", "eps": "Creator"}
 
+FORMULA = tuple("=+-@")  # with which a cell begins that spreadsheets run
+
+
+def harmless(name: str) -> str:
+    """A name as a cell of a table, with an apostrophe where a spreadsheet would run it."""
+    return f"'{name}" if name.startswith(FORMULA) else name
+
 
 def maker(path: Path) -> dict[str, str] | None:
     """matplotlib's `metadata` that marks a picture as ours, by the file's ending."""

@@ -20,7 +20,7 @@ from hmode.doubts import Doubts, doubts
 from hmode.errors import HmodeError, InputError, MissingFileError, OutputError
 from hmode.evaluation import load_run, progress_bar, resolve_device
 from hmode.models import CountingNetwork, HMoDE, for_inference, load_official
-from hmode.outputs import prepare
+from hmode.outputs import FORMULA, prepare
 from hmode.runs import write_atomically
 from hmode.video import is_video
 
@@ -28,7 +28,6 @@ HOW = (
     "give --weights RUN, the folder of a trained network; `hmode train hmode+rel`, or notebook 04, "
     "makes runs/quick/synthetic/hmode+rel-seed0 in a few minutes"
 )
-FORMULA = tuple("=+-@")  # with which a cell begins that spreadsheets run
 LONGEST_NAME = 255  # bytes, on all usual systems
 
 

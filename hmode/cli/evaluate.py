@@ -12,7 +12,7 @@ from hmode.data.ucf import FOLDS
 from hmode.errors import InputError
 from hmode.evaluation import evaluate, load_run, resolve_device
 from hmode.metrics import LEVELS, Evaluation, density_levels
-from hmode.outputs import prepare
+from hmode.outputs import harmless, prepare
 from hmode.runs import RunFolder, write_csv
 from hmode.submission import write_submission
 
@@ -240,7 +240,7 @@ def _print_levels(rows: list[dict]) -> None:
 def _rows(parts, folded: bool) -> list[dict]:
     """One row an image, with its fold first where there are folds."""
     return [
-        ({"fold": target.fold} if folded else {}) | row
+        ({"fold": target.fold} if folded else {}) | row | {"name": harmless(row["name"])}
         for target, result, _ in parts
         for row in result.table
     ]
