@@ -21,7 +21,7 @@ test: .venv/installed
 lab: .venv/installed
 	$(BIN)/jupyter lab notebooks
 
-# About half an hour: fills the tables and pictures of docs/benchmarks.md.
+# About half an hour: fills the tables of docs/benchmarks.md.
 bench: .venv/installed
 	$(BIN)/python -m benchmarks
 

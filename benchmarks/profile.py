@@ -34,6 +34,7 @@ WINOGRAD = "convolution, Winograd's"
 STEP_PARTS = {
     "targets": ("hmode.step.batch_density_maps",),
     "losses": ("hmode.step.total_loss",),
+    WINOGRAD: ("hmode.models.winograd.winograd",),
 }
 PLAIN_STEP_PARTS = {
     "targets": ("benchmarks.plain.training.targets",),

@@ -104,13 +104,13 @@ class _Winograd(torch.autograd.Function):
         batch, rows, columns, channels = windows.shape[2:]
         for images in _slices(batch, rows * columns * max(channels, len(weight))):
             inputs = _transformed(B_T, windows[:, :, images])
-            for_inputs = torch.empty_like(inputs)  # [36, T, C]
+            for_inputs = inputs.new_zeros(())  # [36, T, C]
             for some in _slices(len(weight), channels):
                 products = _transformed(A_T.mT, tiles[:, :, images, :, :, some])  # [36, T, O]
                 filters = torch.bmm(products.mT, inputs)  # [36, O, C]
                 filters = _both_sides(G.mT, filters).view(3, 3, -1, channels)
                 _put(for_weight[some], filters.permute(2, 3, 0, 1), first=images.start == 0)
-                for_inputs.baddbmm_(products, _filters(weight[some]), beta=int(some.start > 0))
+                for_inputs = torch.baddbmm(for_inputs, products, _filters(weight[some]))
             for_inputs = _both_sides(B_T.mT, for_inputs).view_as(windows[:, :, images])
             for_x[images] = _overlaid(for_inputs, x.shape[2:])
         for_bias = gradient.sum(dim=(0, 2, 3)) if ctx.needs_input_grad[2] else None
