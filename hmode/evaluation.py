@@ -77,8 +77,7 @@ def count_images(
 ) -> Iterator[ImageCount]:
     """Count this process's share of a data set, every world-th image from its rank on.
 
-    What `evaluate` gathers, and what the metrics of `hmode.metrics.aggregate` are updated with.
-    Arguments and errors are those of `evaluate`.
+    What `evaluate` gathers. Arguments and errors are those of `evaluate`.
     """
     rank, world = process()
     folded = for_inference(model)

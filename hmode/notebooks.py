@@ -235,9 +235,10 @@ def summary(profile: str, dataset: str, output: str | Path | None = None) -> str
     for row in rows:
         printed = paper.get(row["network"], {})
         there = [printed.get(f"{dataset}_{metric}") or "–" for metric in ("mae", "mse")]
+        share = f"{float(row['mae_over_mean']):.2f}" if row["mae_over_mean"] else "–"
         lines.append(
             f"{row['network']:<12}{float(row['mae']):>8.1f}{float(row['mse']):>8.1f}"
-            f"{float(row['mae_over_mean']):>10.2f}{there[0]:>11}{there[1]:>8}"
+            f"{share:>10}{there[0]:>11}{there[1]:>8}"
         )
     lines += [
         f"Test split of {dataset}, profile {profile}, seed {rows[0]['seed']}. MAE/mean: as a "

@@ -9,9 +9,16 @@ from hmode.data.formats import one_line
 from hmode.errors import InputError
 
 # The first columns of all our tables.
-TABLE = re.compile(rb"(image|name|fold|experiment|run|table),")
+TABLE = re.compile(rb"(image|name|fold|experiment|run|table|time),")
 # How a format says which program made a file. The others do not, so nothing in them is replaced.
 MAKERS = {"png": "Software", "pdf": "Creator", "svg": "Creator", "ps": "Creator", "eps": "Creator"}
+
+FORMULA = tuple("=+-@")  # with which a cell begins that spreadsheets run
+
+
+def harmless(name: str) -> str:
+    """A name as a cell of a table, with an apostrophe where a spreadsheet would run it."""
+    return f"'{name}" if name.startswith(FORMULA) else name
 
 
 def maker(path: Path) -> dict[str, str] | None:
@@ -54,6 +61,8 @@ def prepare(path: Path | None, kind: str) -> None:
 KINDS: dict[str, Callable[[bytes], object]] = {
     "table": lambda content: TABLE.match(content) or content[:4] == b"PAR1",
     "picture": lambda content: b"hmode" in content,
+    "film": lambda content: b"hmode" in content,
+    "network": lambda content: b"hmode" in content,
     "array": lambda content: content[:6] == b"\x93NUMPY" and b"'<f4'" in content[:128],
     "submission": lambda content: re.match(rb"[0-9]{4} [0-9]+\.[0-9]{4}\n", content),
 }

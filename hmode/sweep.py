@@ -84,8 +84,8 @@ class Plan:
         settings = load_profile(self.profile, self.dataset)
         for job in self.jobs:
             self.folder(job)  # refuses a wrong seed
-        self._require_data(settings)
         collect(self.runs, self.profile, self.dataset, self.experiments)
+        self._require_data(settings)
 
     def _require_data(self, settings: Profile) -> None:
         """See that the data are there, and that what is done was done on them."""
@@ -94,8 +94,9 @@ class Plan:
             done = [job for job in self.jobs if job.fold == fold and self.done(job)]
             if done:
                 train, validation, test = map(identify, parts)
-            for job in done:
-                folder = RunFolder(self.folder(job))
+            for folder in map(RunFolder, map(self.folder, done)):
+                if not (folder.path / "config.json").is_file():
+                    continue  # of unknown identity
                 folder.require_data(train=train, validation=validation, test=test)
 
     @property

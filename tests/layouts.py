@@ -232,6 +232,114 @@ def folder_mat(folder: Path) -> Tiny:
     return Tiny(folder, truth, annotation, {})
 
 
+def cvat(images: dict, size=(48, 64), label="head") -> str:
+    """'CVAT for images 1.1' of {name: points}: some points in one element, some alone."""
+    rows = ['<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version>']
+    for i, (name, points) in enumerate(images.items()):
+        rows.append(f'<image id="{i}" name="{name}.jpg" width="{size[1]}" height="{size[0]}">')
+        pairs = [f"{x:.2f},{y:.2f}" for x, y in points]
+        for each in [";".join(pairs[:3])] * bool(pairs) + pairs[3:]:
+            rows.append(
+                f'  <points label="{label}" occluded="0" points="{each}" z_order="0"></points>'
+            )
+        rows.append("</image>")
+    return "\n".join([*rows, "</annotations>"])
+
+
+def labelme(name: str, points, size=(48, 64), label="head") -> dict:
+    shapes = [
+        {"label": label, "points": [[x, y]], "group_id": None, "shape_type": "point", "flags": {}}
+        for x, y in points
+    ]
+    about = {"imagePath": f"..\\photos\\{name}.jpg", "imageData": None}
+    return {"shapes": shapes, **about, "imageHeight": size[0], "imageWidth": size[1]}
+
+
+def label_studio(images: dict, size=(48, 64), label="Head") -> list:
+    def result(x, y):
+        value = {"x": 100 * x / size[1], "y": 100 * y / size[0], "width": 0.5}
+        value["keypointlabels"] = [label]
+        about = {"original_width": size[1], "original_height": size[0], "image_rotation": 0}
+        return {**about, "type": "keypointlabels", "from_name": "kp", "value": value}
+
+    return [
+        {
+            "id": i,
+            "data": {"image": f"/data/upload/1/0123abcd-{name}.jpg"},
+            "annotations": [{"was_cancelled": False, "result": [result(x, y) for x, y in points]}],
+            "predictions": [],
+        }
+        for i, (name, points) in enumerate(images.items())
+    ]
+
+
+def via(images: dict) -> dict:
+    def region(x, y):
+        shape = {"name": "point", "cx": x, "cy": y}
+        return {"shape_attributes": shape, "region_attributes": {"kind": "head"}}
+
+    return {
+        f"{name}.jpg999": {
+            "filename": f"{name}.jpg",
+            "size": 999,
+            "regions": [region(x, y) for x, y in points],
+            "file_attributes": {},
+        }
+        for name, points in images.items()
+    }
+
+
+def via_csv(images: dict) -> str:
+    rows = [
+        "filename,file_size,file_attributes,region_count,region_id,"
+        "region_shape_attributes,region_attributes"
+    ]
+    for name, points in images.items():
+        for i, (x, y) in enumerate(points):
+            shape = f'"{{""name"":""point"",""cx"":{x},""cy"":{y}}}"'
+            rows.append(f'{name}.jpg,999,"{{}}",{len(points)},{i},{shape},"{{}}"')
+        if not len(points):
+            rows.append(f'{name}.jpg,999,"{{}}",0,0,"{{}}","{{}}"')
+    return "\n".join([*rows, ""])
+
+
+def yolo(points, size=(48, 64)) -> str:
+    return "".join(f"0 {float(x / size[1])} {float(y / size[0])} 0.1 0.1\n" for x, y in points)
+
+
+def table_layout(file: str, write):
+    """A folder of images with one table that `write` makes of {name: points}."""
+
+    def layout(folder: Path) -> Tiny:
+        truth = counted({"all": ["a", "b", "c", "d", "e"]})
+        for i, name in enumerate(truth["all"]):
+            picture(folder / "images" / f"{name}.jpg", seed=i)
+        content = write(truth["all"])
+        content = content if isinstance(content, str) else json.dumps(content)
+        text(folder / file, content)
+        return Tiny(folder, truth, {("all", name): folder / file for name in truth["all"]}, {})
+
+    return layout
+
+
+def file_layout(place: str, suffix: str, write):
+    """A folder of images with a file for each that `write` makes of its name and points."""
+
+    def layout(folder: Path) -> Tiny:
+        truth = counted({"train": ["a", "b"], "test": ["c", "d"]})
+        annotation = {}
+        for split, images in truth.items():
+            for i, (name, points) in enumerate(images.items()):
+                picture(folder / "images" / split / f"{name}.jpg", seed=i + 10 * len(split))
+                path = folder / place / split / f"{name}{suffix}"
+                content = write(name, points)
+                text(path, content if isinstance(content, str) else json.dumps(content))
+                annotation[split, name] = path
+        return Tiny(folder, truth, annotation, {})
+
+    return layout
+
+
 LAYOUTS = {
     "sha": sha,
     "shb": lambda folder: sha(folder, "B"),
@@ -245,4 +353,13 @@ LAYOUTS = {
     "folder/csv": folder_csv,
     "folder/coco": folder_coco,
     "folder/mat": folder_mat,
+    "folder/cvat": table_layout("annotations.xml", cvat),
+    "folder/label studio": table_layout("export.json", label_studio),
+    "folder/via": table_layout("via.json", lambda images: {"_via_img_metadata": via(images)}),
+    "folder/via csv": table_layout("annotations/via.csv", via_csv),
+    "folder/labelme": file_layout("images", ".json", labelme),
+    "folder/yolo": file_layout("labels", ".txt", lambda name, points: yolo(points)),
+    "folder/txt": file_layout(
+        "gt", ".txt", lambda name, points: "".join(f"{x} {y}\n" for x, y in points)
+    ),
 }

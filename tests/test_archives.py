@@ -127,7 +127,10 @@ class TestRefused:
     )
     def test_links_and_devices_of_tar(self, tmp_path, kind):
         info = special("set/link", type=kind, linkname="set/gt/1.txt")
-        refused(tarred(tmp_path / "a.tar", members=[info]), "'set/link' is a link, a device")
+        refused(
+            tarred(tmp_path / "a.tar", members=[info]),
+            "'set/link' leads out of the folder, or is no file",
+        )
 
     def test_links_of_zip(self, tmp_path):
         info = zipfile.ZipInfo("set/link")
@@ -135,14 +138,14 @@ class TestRefused:
         path = zipped(tmp_path / "a.zip")
         with zipfile.ZipFile(path, "a") as archive:
             archive.writestr(info, "/etc/passwd")
-        refused(path, "'set/link' is a link")
+        refused(path, "'set/link' leads out of the folder, or is no file")
 
     def test_encrypted_members(self, tmp_path):
         path = zipped(tmp_path / "a.zip", {"a": b"x"})
         content = bytearray(path.read_bytes())
         content[content.index(b"PK\1\2") + 8] |= 1
         path.write_bytes(content)
-        refused(path, "is encrypted")
+        refused(path, "encrypted")
 
     @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
     def test_more_bytes_than_allowed(self, tmp_path, kind):
@@ -157,22 +160,11 @@ class TestRefused:
         monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: usage)
         refused(zipped(tmp_path / "a.zip"), "than the disk has room for")
 
-    def test_more_files_than_any_data_set_has(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(archives, "MOST_FILES", 2)
-        refused(zipped(tmp_path / "a.zip"), "more than 2 files")
-
     def test_a_header_that_declares_a_terabyte(self, tmp_path):
         path = tarred(tmp_path / "a.tar", members=[])
         info = special("big", size=2**40)
         path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
         refused(path, "more bytes than allowed")
-
-    def test_a_name_that_declares_a_gigabyte(self, tmp_path):
-        """Extended headers are read into memory at once."""
-        info = special("x", type=tarfile.XHDTYPE, size=2**30)
-        path = tmp_path / "a.tar"
-        path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
-        refused(path, "a header of the archive is absurdly large")
 
     def test_a_zip_that_holds_more_than_it_declares(self, tmp_path):
         path = zipped(tmp_path / "a.zip", {"a": bytes(5000)})
@@ -209,13 +201,13 @@ class TestRefused:
         path = zipped(tmp_path / "a.zip", {"set/1": b"1"})
         with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr("set/1", b"2")
-        refused(path, "File exists")
+        refused(path, "'set/1' is given twice")
 
     @pytest.mark.parametrize("content", [b"", b"Rar!\x1a\x07\x00", b"text", bytes(99)])
     def test_what_is_no_archive(self, tmp_path, content):
         path = tmp_path / "a.rar"
         path.write_bytes(content)
-        assert refused(path, "not a readable .zip, .tar")
+        refused(path, "damaged, or no .zip, .tar")
 
     def test_an_archive_with_nothing_in_it(self, tmp_path):
         refused(zipped(tmp_path / "a.zip", {}), "there is nothing in it")

@@ -1,7 +1,12 @@
 """The command line: what it offers, prints, writes and refuses."""
 
 import csv
+import os
 import re
+import signal
+import subprocess
+import sys
+import zipfile
 
 import pytest
 from click.testing import CliRunner
@@ -9,6 +14,7 @@ from conftest import write_shanghaitech
 
 import hmode
 from hmode.cli import main
+from hmode.outputs import harmless
 
 
 def call(*arguments):
@@ -137,6 +143,63 @@ class TestEvaluate:
         train = hmode.open_dataset("sha", tiny_sha, max_side=256)
         expected = hmode.evaluate(hmode.load_run(run_dir, "last"), train)
         assert numbers(output) == pytest.approx((expected.mae, expected.mse), abs=0.0051)
+
+
+class TestFiles:
+    def test_pictures_replace_pictures_of_ours_only(self, trained, tiny_sha, tmp_path):
+        data = ("--dataset", "sha", "--data-root", tiny_sha, "--max-side", 256, "--device", "cpu")
+        for ending in ("png", "pdf", "svg"):
+            picture = tmp_path / f"p.{ending}"
+            for _ in range(2):
+                result = call("evaluate", trained[1], *data, "--picture", picture)
+                assert result.exit_code == 0, result.output
+            picture.write_bytes(b"a photograph")
+            message = one_line("evaluate", trained[1], *data, "--picture", picture)
+            assert "is there and is no picture of ours" in message
+            assert picture.read_bytes() == b"a photograph"
+
+    @pytest.mark.parametrize("command", ["train", "evaluate", "sweep"])
+    def test_tables_replace_tables_of_ours_only(self, trained, tmp_path, command):
+        notes = tmp_path / "notes.csv"
+        notes.write_text("dear diary")
+        arguments = {
+            "train": ("hmode", "--profile", "smoke", "--runs", tmp_path),
+            "evaluate": (trained[1],),
+            "sweep": ("baseline", "--profile", "smoke", "--runs", tmp_path),
+        }
+        message = one_line(command, *arguments[command], "--csv", notes)
+        assert "is there and is no table of ours" in message
+        assert notes.read_text() == "dear diary"
+
+    def test_a_name_is_no_formula(self):
+        names = ["=1+1", "@x", "-2", "+3", "IMG_1"]
+        assert [harmless(name) for name in names] == ["'=1+1", "'@x", "'-2", "'+3", "IMG_1"]
+
+    def test_errors_of_the_system_are_one_line(self, monkeypatch, tmp_path):
+        def fail(*_, **__):
+            raise PermissionError(13, "Permission denied", str(tmp_path / "x\n"))
+
+        monkeypatch.setattr("hmode.results.tables.aggregate", fail)
+        message = one_line("tables", "--runs", tmp_path, "--to", tmp_path)
+        assert message == f"Error: {tmp_path / 'x'}\\n: Permission denied"
+
+    @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+    def test_a_terminated_unpacking_leaves_nothing(self, tmp_path):
+        archive = tmp_path / "a.zip"
+        with zipfile.ZipFile(archive, "w") as file:
+            file.writestr("a/b.txt", "text")
+        code = (
+            "import os, signal\n"
+            "from hmode.data import archives\n"
+            "from hmode.cli import main\n"
+            "archives._move = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+            "main()"
+        )
+        command = [sys.executable, "-c", code, "data", "unpack", archive]
+        done = subprocess.run([str(each) for each in command], capture_output=True, text=True)
+        assert done.returncode == 128 + signal.SIGTERM
+        assert done.stderr == ""
+        assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
 class TestRefusals:

@@ -53,13 +53,11 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder of three pictures, and what is no picture."""
+    """A folder of three pictures."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for n, size in ((1, (40, 60)), (2, (64, 64)), (10, (5, 90))):
         Image.fromarray(noise(size, seed=n)).save(folder / f"p{n}.png")
-    (folder / "notes.txt").write_text("no picture, and does not look like one")
-    (folder / ".hidden.png").write_text("what a Mac leaves behind")
     return folder
 
 
@@ -191,6 +189,39 @@ class TestBadPictures:
         assert [row["image"] for row in rows] == [str(photos / f"p{n}.png") for n in (1, 2, 10)]
         assert len(result.output.splitlines()) == len(lines) + 3
 
+    def test_no_file_of_a_folder_is_left_out_without_a_word(self, run, photos):
+        """What is no picture by its content is named, whatever its suffix; what is one, counted."""
+        (photos / "p1.png").rename(photos / "p1")
+        Image.fromarray(noise((40, 40))).save(photos / "pair.mpo", "MPO")
+        (photos / "notes.txt").write_text("no picture")
+        (photos / "more").mkdir()
+        (photos / "._p1.png").write_text("what a Mac leaves behind")
+        result = call(photos, "--weights", run)
+        assert result.exit_code == 2  # files not counted
+        notes, folder = (line for line in sorted(errors(result), reverse=True))
+        assert f"{photos / 'notes.txt'}: not a readable image" in notes
+        assert folder == f"Error: {photos / 'more'}: a folder in a folder; to count it, name it too"
+        assert f"Note: {photos}: hidden files are left out: ._p1.png\n" in result.output
+        for name in ("p1", "p2.png", "p10.png", "pair.mpo"):
+            assert f"\n{photos / name}: " in result.output
+
+    def test_heic_beside_others(self, run, photos, monkeypatch):
+        """Of a phone: counted where pillow-heif is, else named with what it needs."""
+        path = photos / "IMG_1.HEIC"
+        path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(9))
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+        result = call(photos, "--weights", run)
+        assert result.exit_code == 1
+        assert errors(result) == [
+            f"Error: {path}: HEIC needs pillow_heif: pip install 'hmode[heic]'"
+        ]
+        monkeypatch.undo()
+        heif = pytest.importorskip("pillow_heif", reason="extra heic is not installed")
+        heif.from_pillow(Image.fromarray(noise((64, 64)))).save(path)
+        result = call(photos, "--weights", run)
+        assert result.exit_code == 0
+        assert f"{path}: " in result.output
+
     def test_a_folder_without_pictures(self, run, photos, tmp_path):
         (tmp_path / "none").mkdir()
         result = call(tmp_path / "none", photos / "p1.png", "--weights", run)
@@ -210,6 +241,15 @@ class TestBadPictures:
         table = tmp_path / "t.csv"
         assert call(tmp_path, "--weights", run, "--csv", table).exit_code == 0
         assert len(list(csv.DictReader(table.open()))) == 1
+
+    def test_more_pixels_than_the_limit(self, run, photos):
+        path = photos / "p2.png"
+        result = call(path, "--weights", run, "--max-megapixels", 0.004)
+        assert result.exit_code == 1
+        (line,) = errors(result)
+        assert "64 x 64 pixels, expected 1 to 4,000 in all" in line
+        assert "--max-megapixels" in line
+        assert call(path, "--weights", run, "--max-megapixels", 0.005).exit_code == 0
 
     def test_a_picture_that_does_not_fit(self, run, photos):
         Image.fromarray(noise((900, 900))).save(photos / "large.png")
@@ -234,10 +274,10 @@ class TestBadPictures:
     def test_a_picture_that_memory_lacks_room_for_costs_a_line(self, run, photos, monkeypatch):
         read = count_module.to_pixels
 
-        def short(path):
+        def short(path, **limits):
             if path.name == "p2.png":
                 raise MemoryError
-            return read(path)
+            return read(path, **limits)
 
         monkeypatch.setattr(count_module, "to_pixels", short)
         result = call(photos, "--weights", run)
@@ -271,11 +311,11 @@ class TestBadPictures:
     ):
         read, seen = count_module.to_pixels, []
 
-        def interrupted(path):
+        def interrupted(path, **limits):
             seen.append(path)
             if len(seen) == 3:
                 raise KeyboardInterrupt
-            return read(path)
+            return read(path, **limits)
 
         monkeypatch.setattr(count_module, "to_pixels", interrupted)
         table = tmp_path / "t.csv"
@@ -289,9 +329,9 @@ class TestBadPictures:
             "import os, signal, sys\n"
             "from hmode.cli import count, main\n"
             "read = count.to_pixels\n"
-            "def die(path):\n"
+            "def die(path, **limits):\n"
             "    if path.name == 'p10.png': os.kill(os.getpid(), signal.SIGKILL)\n"
-            "    return read(path)\n"
+            "    return read(path, **limits)\n"
             "count.to_pixels = die\n"
             "main()"
         )
@@ -322,6 +362,7 @@ class TestOutput:
     @pytest.mark.parametrize("target", ["p1.png", "p2.png", "notes.txt", "link.png"])
     def test_no_file_of_the_user_is_replaced_by_a_table(self, run, photos, target):
         (photos / "link.png").symlink_to("p2.png")
+        (photos / "notes.txt").write_text("no table")
         before = {path: path.read_bytes() for path in photos.iterdir()}
         line = refused("--weights", run, "--csv", photos / target, photos / "p1.png")
         assert f"{photos / target}: is there and is no table of ours" in line
@@ -375,6 +416,7 @@ class TestOutput:
 
     def test_places_that_cannot_be_written_are_refused_before_counting(self, run, photos):
         file = photos / "notes.txt"
+        file.write_text("a file, no folder")
         for option in ("--csv", "--map", "--npy"):
             assert str(file) in refused(photos / "p1.png", "--weights", run, option, file / "x")
 
@@ -448,7 +490,7 @@ class TestWeights:
         other = build_model({"model": "Baseline", "width": 0.0625}).state_dict()
         run = stored(tmp_path / "run", {"model": "HMoDE", "width": 0.0625}, other)
         line = refused(photos / "p1.png", "--weights", run)
-        assert f"{run}: its best weights are of another network" in line
+        assert "best.safetensors: not of the network of its config.json" in line
 
     def test_damaged_weights(self, photos, tmp_path):
         run = stored(tmp_path / "run", {"model": "HMoDE", "width": 0.0625})

@@ -143,7 +143,7 @@ class TestProblems:
         as_published("jhu", images={"train": 2, "val": 1, "test": 2}, people=None)
         data.annotation["test", "0009"].write_text("1 2 3 4 1 0\n")
         (line,) = self.problems(tmp_path, "jhu")
-        assert line.endswith("0009.txt: 1 points, but the data set states 4")
+        assert line.endswith("0009.txt: 0009: 1 points, but the data set states 4")
 
     def test_a_table_that_may_be_cut_off(self, tmp_path):
         picture(tmp_path / "a.png")
@@ -198,7 +198,7 @@ class TestNotes:
     def test_the_same_image_twice_in_one_split(self, tmp_path):
         picture(tmp_path / "a.png")
         shutil.copy(tmp_path / "a.png", tmp_path / "b.png")
-        text(tmp_path / "p.csv", "image,x,y\na.png,1,1\nb.png,,\n")
+        text(tmp_path / "p.csv", "image,x,y\na.png,1,2\nb.png,,\n")
         output = hmode_data("check", "folder", "--root", tmp_path, code=0)
         assert "note: the same image, byte for byte: all/a, all/b" in output
 

@@ -19,24 +19,35 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from conftest import noise, write_annotation
-from layouts import LAYOUTS, coco, heads
+from layouts import (
+    LAYOUTS,
+    coco,
+    cvat,
+    heads,
+    label_studio,
+    labelme,
+    via,
+    via_csv,
+    yolo,
+)
 from PIL import Image
 from scipy.io import savemat
 
 from hmode.data import open_dataset
 from hmode.data.archives import unpack
-from hmode.data.coco import read_coco_points
 from hmode.data.formats import (
     json_points,
-    read_csv_points,
     read_json,
     read_names,
     read_numbers,
 )
+from hmode.data.labels import read_csv, read_heads
 from hmode.data.mat import read_mat_points
 from hmode.data.pictures import read_image
 from hmode.errors import InputError
@@ -128,6 +139,31 @@ def image(kind: str, channels=3, **options) -> Format:
     )
 
 
+def heic() -> Format:
+    pillow_heif = pytest.importorskip("pillow_heif", reason="extra heic is not installed")
+
+    def plain(content):
+        return np.asarray(pillow_heif.open_heif(io.BytesIO(content)).to_pillow()).tolist()
+
+    content = saved(pillow_heif.from_pillow(Image.fromarray(noise((24, 32)))).save)
+    return Format(content, lambda path: np.asarray(read_image(path)).tolist(), same_as(plain))
+
+
+def twelve_bits() -> Format:
+    """What is read is the stored values, stretched by the bits of the largest."""
+
+    def plain(content):
+        with Image.open(io.BytesIO(content)) as opened:
+            values = np.asarray(opened).astype(float)
+        bits = next(bits for bits in (8, 10, 12, 14, 16) if values.max() < 2**bits)
+        grey = np.floor(values * 255 / (2**bits - 1) + 0.5).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2).tolist()
+
+    pixels = noise((24, 32), channels=1).astype(np.uint16) * 16
+    content = saved(Image.fromarray(pixels).save, "png")
+    return Format(content, lambda path: np.asarray(read_image(path)).tolist(), same_as(plain))
+
+
 def mat(field: str, value, **options) -> Format:
     return Format(
         saved(savemat, {field: value}, **options),
@@ -199,7 +235,7 @@ def table() -> Format:
                 points += [[float(cells["x"]), float(cells["y"])]] if cells["x"] else []
         return {name: as_list(points) for name, points in found.items()}
 
-    read = lambda path: {k: as_list(v) for k, v in read_csv_points(path).items()}  # noqa: E731
+    read = lambda path: {k: as_list(v.points) for k, v in read_csv(path).items()}  # noqa: E731
     return Format(content.encode(), read, same_as(plain), files=300)
 
 
@@ -212,7 +248,7 @@ def keypoints() -> Format:
         owners = [entry["image_id"] for entry in content["annotations"]]
         return {each["file_name"]: owners.count(each["id"]) for each in content["images"]}
 
-    read = lambda path: {k: len(v) for k, v in read_coco_points(path).items()}  # noqa: E731
+    read = lambda path: {k: len(v.points) for k, v in read_heads(path).items()}  # noqa: E731
     return Format(content.encode(), read, same_as(plain), files=200)
 
 
@@ -240,10 +276,119 @@ def names() -> Format:
     )
 
 
+def people(content: str | dict | list, plain: Callable, suffix: str) -> Format:
+    """How many points each image has, by a parse that knows one kind only."""
+    text = content if isinstance(content, str) else json.dumps(content)
+
+    def read(path):
+        path = path.rename(path.with_suffix(suffix))
+        try:
+            return {name: as_list(heads.points) for name, heads in read_heads(path).items()}
+        finally:
+            path.rename(path.with_suffix(""))
+
+    return Format(text.encode(), read, same_as(plain), files=280)
+
+
+CROWDS = {"a": heads(6), "b": heads(0), "c": heads(2)}
+
+
+def plain_cvat(content):
+    found = {}
+    for image in ElementTree.fromstring(content).iter("image"):
+        pairs = [p for each in image.iter("points") for p in each.get("points").split(";")]
+        found[image.get("name")] = as_list([[float(v) for v in pair.split(",")] for pair in pairs])
+    return found
+
+
+def plain_json(content):
+    return json.loads(content.decode("utf-8-sig"))
+
+
+def plain_labelme(content):
+    content = plain_json(content)
+    return {content["imagePath"]: as_list([shape["points"][0] for shape in content["shapes"]])}
+
+
+def plain_label_studio(content):
+    found = {}
+    for task in plain_json(content):
+        name = unquote(task["data"]["image"]).replace("\\", "/").replace("=", "/").split("/")[-1]
+        if "upload/" in task["data"]["image"]:
+            name = re.sub("^[0-9a-f]{8}-", "", name)
+        done = [each for each in task["annotations"] if not each.get("was_cancelled")]
+        if done:
+            values = [each["value"] for each in done[0]["result"]]
+            found[name] = as_list([[v["x"], v["y"]] for v in values if "x" in v])
+    return found
+
+
+def plain_via(content):
+    content = plain_json(content)
+    shapes = lambda each: [r["shape_attributes"] for r in each["regions"]]  # noqa: E731
+    return {
+        e["filename"]: as_list([[s["cx"], s["cy"]] for s in shapes(e)]) for e in content.values()
+    }
+
+
+def plain_via_csv(content):
+    header, *body = [row for row in csv.reader(lines_of(content)) if any(map(str.strip, row))]
+    found: dict = {}
+    for row in body:
+        cell = dict(zip(header, row, strict=True))
+        shape = json.loads(cell["region_shape_attributes"])
+        points = found.setdefault(cell.get("filename", "").strip(), [])
+        points += [[shape["cx"], shape["cy"]]] if shape else []
+    return {name: as_list(points) for name, points in found.items()}
+
+
+def plain_text(content):
+    rows = [re.split("[ \t]+", line.strip(" \t")) for line in lines_of(content)]
+    first = 1 if len(next((row for row in rows if row != [""]), "")) == 5 else 0
+    return {
+        "": as_list([[float(v) for v in row[first : first + 2]] for row in rows if row != [""]])
+    }
+
+
+def plain_german(content):
+    header, *body = [
+        line.split(";") for line in lines_of(content.replace(b",", b".")) if line.strip()
+    ]
+    header = [name.strip().lower() for name in header]
+    found: dict = {}
+    for row in body:
+        cell = dict(zip(header, map(str.strip, row), strict=True))
+        if any(cell.values()):
+            points = found.setdefault(cell.get("image", cell.get("name", "")), [])
+            points += [[float(cell["x"]), float(cell["y"])]] if cell["x"] else []
+    return {name: as_list(points) for name, points in found.items()}
+
+
+def german() -> str:
+    rows = [f"{name}.jpg;{x};{y}" for name, points in CROWDS.items() for x, y in points]
+    return "image;x;y\n" + "".join(f"{row}\n" for row in [*rows, "b.jpg;;"]).replace(
+        ".", ","
+    ).replace(",jpg", ".jpg")
+
+
+NEW = {
+    "cvat": lambda: people(cvat(CROWDS), plain_cvat, ".xml"),
+    "labelme": lambda: people(labelme("a", heads(6)), plain_labelme, ".json"),
+    "label studio": lambda: people(label_studio(CROWDS), plain_label_studio, ".json"),
+    "via": lambda: people(via(CROWDS), plain_via, ".json"),
+    "via csv": lambda: people(via_csv(CROWDS), plain_via_csv, ".csv"),
+    "txt": lambda: people("".join(f"{x} {y}\n" for x, y in heads(9)), plain_text, ".txt"),
+    "yolo": lambda: people(yolo(heads(9)), plain_text, ".txt"),
+    "csv with semicolons": lambda: people(german(), plain_german, ".csv"),
+}
+
+
 FORMATS = {
     "jpg": lambda _: image("jpeg"),
     "jpg, grey, progressive": lambda _: image("jpeg", channels=1, progressive=True),
     "png": lambda _: image("png"),
+    "png, 12 bits in 16": lambda _: twelve_bits(),
+    "heic": lambda _: heic(),
     "mat": lambda _: mat("annPoints", heads(9)),
     "mat, compressed": lambda _: mat("annPoints", heads(9), do_compression=True),
     "mat, boxes": lambda _: mat("bbox", np.hstack([heads(9), heads(9, seed=1)])),
@@ -254,7 +399,7 @@ FORMATS = {
     "json of coco": lambda _: keypoints(),
     "json of nwpu": lambda _: nwpu(),
     "image_sets": lambda _: names(),
-}
+} | {kind: lambda _, make=make: make() for kind, make in NEW.items()}
 
 
 def attempt(function, *names) -> tuple[object, str | None]:
@@ -342,7 +487,7 @@ def test_a_csv_that_is_cut_off_is_never_silently_short(tmp_path):
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             try:
-                read_csv_points(path)
+                read_csv(path)
             except InputError:
                 continue
         assert "was the file cut off?" in str(said[0].message)

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -97,6 +98,27 @@ class TestModes:
         values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
         path = save(tmp_path / f"deep{suffix}", values)
         assert np.array_equal(read(path), as_rgb(np.rint(values / 257).astype(np.uint8)))
+
+    @pytest.mark.parametrize("bits", [8, 10, 12, 14])
+    @pytest.mark.parametrize("kind", [".png", ".tif", "array"])
+    def test_fewer_bits_in_16_are_stretched_and_that_is_said(self, tmp_path, bits, kind):
+        values = np.linspace(0, 2**bits - 1, 20 * 30).astype(np.uint16).reshape(20, 30)
+        source = values if kind == "array" else save(tmp_path / f"deep{kind}", values)
+        with pytest.warns(UserWarning, match=f"up to {values.max()}, taken for {bits} bits"):
+            found = to_pixels(source)
+        assert torch.equal(found[0], torch.from_numpy(np.rint(values * (255 / values.max()))))
+
+    @pytest.mark.parametrize("bits", [8, 10, 12, 14])
+    def test_fewer_bits_in_16_of_colour_are_refused(self, tmp_path, bits):
+        """Pillow keeps the upper 8 bits of 16: what is left is no picture."""
+        rows = (RGB.astype(np.uint16) << 8 >> (16 - bits)).astype(">u2")
+        content = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+        path = tmp_path / "deep.png"
+        path.write_bytes(png(30, 20, content, depth=16, colour=2))
+        if bits == 8:
+            assert not read(path).any()  # black: cannot be told from black
+        else:
+            assert f"up to about {2**bits - 1:,d} of 65,535" in refused(path)
 
     @pytest.mark.parametrize("mode", ["I;16", "I;16B"])
     def test_either_order_of_bytes(self, mode):
@@ -194,7 +216,32 @@ class TestModes:
             options = {"lossless": True} if name.endswith("webp") else {}
             path = tmp_path / name
             first.save(path, save_all=True, append_images=[second], **options)
-            assert np.array_equal(read(path), np.full((20, 30, 3), 40))
+            with pytest.warns(UserWarning, match=f"{name}: 2 pictures in it, the first is read"):
+                assert np.array_equal(read(path), np.full((20, 30, 3), 40))
+
+    def test_a_preview_in_a_raw_file_is_not_taken_for_the_picture(self, tmp_path):
+        path = save(tmp_path / "raw.tif", RGB, tiffinfo={254: 1})
+        assert "only a reduced picture comes first" in refused(path)
+
+    def test_pairs_of_pictures_of_a_phone(self, tmp_path):
+        first, second = (Image.new("RGB", (30, 20), (grey,) * 3) for grey in (40, 200))
+        path = tmp_path / "pair.mpo"
+        first.save(path, "MPO", save_all=True, append_images=[second])
+        assert np.array_equal(read(path), np.full((20, 30, 3), 40))
+
+    @pytest.mark.parametrize("suffix", [".HEIC", ".jpg"])
+    def test_heic(self, tmp_path, suffix):
+        pillow_heif = pytest.importorskip("pillow_heif", reason="extra heic is not installed")
+        path = tmp_path / f"picture{suffix}"
+        pillow_heif.from_pillow(Image.fromarray(RGB)).save(path, quality=-1, chroma=444)
+        assert np.abs(read(path).astype(int) - RGB).max() <= 3
+        assert pictures.read_size(path) == ((30, 20), 1)
+
+    def test_heic_without_its_extra(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+        path = tmp_path / "IMG_1.HEIC"
+        path.write_bytes(b"\0\0\0\x18ftypheic")
+        assert refused(path) == "HEIC needs pillow_heif: pip install 'hmode[heic]'"
 
     def test_a_suffix_does_not_matter(self, tmp_path):
         path = tmp_path / "picture.jpg"
@@ -345,16 +392,17 @@ class TestPixelLimit:
     def test_a_panorama_is_within_it(self):
         assert pictures.MAX_PIXELS >= 12_000 * 9_000
 
-    def test_it_holds_for_all_kinds(self, tmp_path, monkeypatch):
-        path = save(tmp_path / "picture.png", RGB)
-        kinds = [path, RGB, Image.fromarray(RGB), torch.from_numpy(RGB).permute(2, 0, 1)]
+    def test_it_holds_for_what_is_yet_to_be_decoded(self, tmp_path, monkeypatch):
+        kinds = [save(tmp_path / "picture.png", RGB), Image.fromarray(RGB)]
         monkeypatch.setattr(pictures, "MAX_PIXELS", 20 * 30)
         for kind in kinds:
             assert to_pixels(kind).shape == (3, 20, 30)
         monkeypatch.setattr(pictures, "MAX_PIXELS", 20 * 30 - 1)
         for kind in kinds:
-            with pytest.raises(InputError, match="30 x 20 pixels, expected 1 to 599"):
+            with pytest.raises(InputError, match=r"30 x 20 pixels, expected 1 to 599 .*max_pixels"):
                 to_pixels(kind)
+            assert to_pixels(kind, max_pixels=20 * 30).shape == (3, 20, 30)
+        assert to_pixels(RGB).shape == (3, 20, 30)  # is in memory already
 
 
 class TestKinds:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layouts import LAYOUTS, coco, mat, picture, text
+from layouts import LAYOUTS, coco, heads, mat, picture, text
 from scipy.io import savemat
 
 from hmode.data import open_dataset
@@ -173,17 +173,19 @@ class TestAnnotations:
         path = data.annotation["test", "0009"]
         rows = path.read_text().splitlines(keepends=True)
         path.write_text("".join(rows[:-1]))
-        with pytest.warns(UserWarning, match=rf"0009\.txt: {len(rows) - 1} points, .*{len(rows)}$"):
+        with pytest.warns(
+            UserWarning, match=rf"0009\.txt: 0009: {len(rows) - 1} points, .*{len(rows)}$"
+        ):
             opened("jhu", data, "test")[1]
 
     def test_shanghaitech_people_that_are_lost_are_noticed(self, tmp_path):
         data = LAYOUTS["sha"](tmp_path)
         inner = np.empty((1, 1), dtype=[("location", object), ("number", object)])
-        inner[0, 0] = (np.ones((3, 2)), np.array([[5]]))
+        inner[0, 0] = (heads(3), np.array([[5]]))
         outer = np.empty((1, 1), dtype=object)
         outer[0, 0] = inner
         savemat(data.annotation["train", "IMG_2"], {"image_info": outer})
-        with pytest.warns(UserWarning, match=r"GT_IMG_2\.mat: 3 points, .*states 5"):
+        with pytest.warns(UserWarning, match=r"GT_IMG_2\.mat: IMG_2: 3 points, .*states 5"):
             assert opened("sha", data, "train")[1].count == 3
 
 

@@ -55,7 +55,8 @@ class TestAllLayouts:
                 continue  # its images were emptied with their own split, or nobody is known
             expected = [sample.count for sample in dataset]
             for item in dataset.items:
-                item.image.write_bytes(b"")
+                header = item.image.read_bytes()[:700]  # the size may be asked for
+                item.image.write_bytes(header)
             assert true_counts(opened(name, data, split)).tolist() == expected
 
     def test_its_own_folder_will_do_as_root(self, tiny):
@@ -252,7 +253,7 @@ class TestFolder:
         self.image(tmp_path, "a.jpg", "b.PNG", "c.jpeg")
         text(
             tmp_path / "heads.csv",
-            "Y,label,Filename,X\r\n2,head,b.PNG,1\r\n4.5,head,a,3\r\n,,c.jpeg,\r\n6,x,b.PNG,5\r\n",
+            "Y,sex,Filename,X\r\n2,f,b.PNG,1\r\n4.5,m,a,3\r\n,,c.jpeg,\r\n6,f,b.PNG,5\r\n",
         )
         assert self.points(tmp_path) == {"a": [[3, 4.5]], "b": [[1, 2], [5, 6]], "c": []}
 

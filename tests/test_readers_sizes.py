@@ -9,7 +9,7 @@ from layouts import mat, picture, text, trancos
 from PIL import Image
 
 from hmode.data import open_dataset
-from hmode.data.annotated import fitted_size, inside_frame, misplaced, scale_points
+from hmode.data.annotated import doubts, fitted_size, inside_frame, scale_points
 from hmode.errors import InputError
 
 sides = st.integers(1, 5000)
@@ -173,22 +173,22 @@ class TestMisplaced:
 
     def test_few_points_outside_are_nothing_to_speak_of(self):
         points = np.array([[1, 1], [2, 2], [-358.7, 5], [700, 5]], dtype=np.float32)
-        assert misplaced(points, self.size) is None
-        assert misplaced(np.zeros((0, 2), np.float32), self.size) is None
+        assert doubts(points, self.size) == []
+        assert doubts(np.zeros((0, 2), np.float32), self.size) == []
 
     def test_swapped_coordinates_are_named(self):
         points = np.array([[100, 500], [400, 600], [10, 20]], dtype=np.float32)
-        assert "2 of 3 points lie outside" in misplaced(points, self.size)
-        assert "(y, x)" in misplaced(points, self.size)
+        assert "2 of 3 points lie outside" in doubts(points, self.size)[0]
+        assert "(y, x)" in doubts(points, self.size)[0]
 
     def test_points_of_another_image_are_not_called_swapped(self):
         points = np.full((5, 2), 2000, dtype=np.float32)
-        assert "5 of 5 points lie outside" in misplaced(points, self.size)
-        assert "(y, x)" not in misplaced(points, self.size)
+        assert "5 of 5 points lie outside" in doubts(points, self.size)[0]
+        assert "(y, x)" not in doubts(points, self.size)[0]
 
     def test_reading_warns_and_names_the_file(self, tmp_path):
         dataset = folder(tmp_path, (480, 640), [(100, 500), (400, 600)])
-        with pytest.warns(UserWarning, match=r"a\.csv: 2 of 2 points lie outside.*\(y, x\)"):
+        with pytest.warns(UserWarning, match=r"a\.csv: a: 2 of 2 points lie outside.*\(y, x\)"):
             sample = dataset[0]
         assert sample.points.tolist() == [[100, 500], [400, 600]]  # as they stand in the file
 

@@ -8,6 +8,7 @@ from conftest import crowds, write_shanghaitech
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hmode import profiles
 from hmode.data import DATASETS, DRAWN, Selection, describe, hold_out, open_dataset, true_counts
 from hmode.errors import InputError, MissingFileError
 
@@ -42,7 +43,7 @@ class TestOpen:
             open_dataset("synthetic", max_side=3)
 
     def test_all_names_are_told(self, tmp_path):
-        assert DATASETS[: len(DRAWN)] == tuple(DRAWN) == ("synthetic", "scales", "order")
+        assert DATASETS[: len(DRAWN)] == tuple(DRAWN) == profiles.DRAWN
         for name in DATASETS[len(DRAWN) :]:
             with pytest.raises(MissingFileError):  # known, but not there
                 open_dataset(name, tmp_path / "nowhere")

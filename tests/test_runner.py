@@ -150,10 +150,10 @@ def test_a_notebook_that_lacks_a_parameter_is_refused(series):
         series()
 
 
-def test_a_failing_cell_is_named_and_earlier_notebooks_are_kept(series):
+def test_a_failing_cell_is_named_and_the_other_notebooks_run(series):
     write_notebook(series.folder, "01-good", save("a.csv"), promises=["a.csv"])
     bad = write_notebook(series.folder, "02-bad", "x = 1", "x / 0", log("after"))
-    write_notebook(series.folder, "03-never", log("never"))
+    write_notebook(series.folder, "03-after", log("nevertheless"))
     source = bad.read_bytes()
     with pytest.raises(NotebookError) as error:
         series(in_place=True)
@@ -162,15 +162,38 @@ def test_a_failing_cell_is_named_and_earlier_notebooks_are_kept(series):
     assert "02-bad.ipynb" in message
     assert "ZeroDivisionError: division by zero" in message
     assert len(message.splitlines()) == 1
+    assert message.startswith("1 of 3 notebooks failed: 02-bad.ipynb")
     executed = series.figures / "notebooks" / "02-bad.ipynb"
     assert str(executed) in message
     # Cells are counted from one, in the notebook itself.
     number = int(message.split("cell ")[1].split(":")[0])
     assert nbformat.read(bad, as_version=4).cells[number - 1].source == "x / 0"
-    assert logged(series) == []
+    assert logged(series) == ["nevertheless"]
     assert (series.figures / "a.csv").read_text() == "drawn"
     assert (series.figures / "notebooks" / "01-good.ipynb").is_file()
     assert bad.read_bytes() == source
+
+
+def test_all_that_failed_are_listed(series):
+    write_notebook(series.folder, "01-dies", "import os; os._exit(1)", log("after"))
+    write_notebook(series.folder, "02-breaks", "raise ValueError('no')")
+    with pytest.raises(NotebookError) as error:
+        series()
+    message = str(error.value)
+    assert "2 of 2 notebooks failed: 01-dies.ipynb: its kernel died" in message
+    assert "02-breaks.ipynb, cell 4: ValueError: no" in message
+
+
+def test_a_fold_goes_to_the_notebooks(series):
+    write_notebook(
+        series.folder,
+        "01-x",
+        "from hmode.lab import Lab\n"
+        "print([Lab(profile, name).fold for name in ('ucf_cc_50', 'sha')], file=log, flush=True)",
+    )
+    series()
+    series(fold=3)
+    assert logged(series) == ["[0, None]", "[3, None]"]
 
 
 def test_leaving_half_way_is_not_success(series):

@@ -347,6 +347,19 @@ class TestFiles:
             write_atomically(path, fail)
         assert path.read_text() == "old"
 
+    @pytest.mark.skipif(os.name != "posix", reason="links and pipes of POSIX")
+    def test_links_stay_and_devices_are_written_to(self, tmp_path):
+        link = tmp_path / "link"
+        link.symlink_to(tmp_path / "real")
+        write_csv(link, [{"a": 1}])
+        assert link.is_symlink()
+        assert (tmp_path / "real").read_text() == "a\n1\n"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+        before = os.stat(os.devnull)
+        write_csv(Path(os.devnull), [{"a": 1}])
+        assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+        assert os.stat(os.devnull).st_ino == before.st_ino
+
     def test_the_file_appears_only_when_it_is_whole(self, tmp_path):
         path = tmp_path / "file"
 

@@ -123,7 +123,7 @@ def test_errors_import_nothing():
         ("losses", ("data", "training", "profiles", "runs", "experiments")),
         ("profiles", ("data", "training", "runs", "experiments")),
         ("runs", ("data", "models", "losses", "training", "experiments")),
-        ("analysis", ("losses", "training", "profiles", "runs", "experiments")),
+        ("analysis", ("training", "profiles", "runs", "experiments")),
         ("training", ("experiments",)),
     ],
 )

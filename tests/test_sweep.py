@@ -53,7 +53,7 @@ def spoil(runs, name):
     """Make a run's folder one of another configuration."""
     folder = runs / "smoke" / "synthetic" / name
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text('{"model": {"width": 9}}')
+    (folder / "config.json").write_text('{"model": {"width": 3}}')
 
 
 # What goes wrong in the workers of the sweep below: one is killed when it has saved a first epoch,
@@ -377,7 +377,7 @@ class TestRefusals:
         assert not list(tmp_path.iterdir())
 
     @pytest.mark.parametrize(
-        "arguments", [("--seeds", 0), ("--seed", -1), ("--profile", "tiny"), ("--workers", 0)]
+        "arguments", [("--seeds", 0), ("--seed", -1), ("--profile", "tiny"), ("--workers", -1)]
     )
     def test_values_out_of_range(self, arguments):
         result = call("sweep", "hmode", *arguments)

@@ -12,7 +12,17 @@ from hmode.cli import main
 from hmode.errors import InputError, MissingFileError, OutputError
 from hmode.experiments import EXPERIMENTS, canonical, rows
 from hmode.paper import claims
-from hmode.results.tables import DEFAULTS, OURS, aggregate, check_claims, stored, table
+from hmode.plots import dot_table
+from hmode.results.tables import (
+    DEFAULTS,
+    OURS,
+    aggregate,
+    check_claims,
+    in_words,
+    side_by_side,
+    stored,
+    table,
+)
 
 
 @pytest.fixture
@@ -59,7 +69,6 @@ def test_rows_that_were_not_run_have_no_numbers(folder):
     lines = stored(folder, "tables").set_index("row")
     assert np.isnan(lines.loc["table4/iw", "mae"])
     assert lines.loc["table4/iw", "paper_sha_mae"] == 60.4
-    assert "table11" not in set(lines["table"])  # none of its rows was run
 
 
 @pytest.mark.parametrize(
@@ -111,6 +120,24 @@ def test_the_stored_runs_are_read_back_as_they_were(folder):
     assert len(frame) == 12
     again = check_claims(frame)  # without the images: seeds alone say too little
     assert set(again["outcome"]) <= {"few seeds", "not run"}
+
+
+def test_every_row_of_every_table_is_there_though_none_was_run(tmp_path):
+    """Also where so few were run that nothing could be compared."""
+    pretend(tmp_path / "runs", "baseline", 0, np.full(IMAGES, 20.0), torch="2.15")
+    aggregate(tmp_path / "runs", "small", "synthetic", tmp_path / "out")
+    lines = stored(tmp_path / "out", "tables")
+    for name in DEFAULTS:
+        mine = lines[lines["table"] == name]
+        assert list(mine["row"]) == rows(name)
+        for column in ("mae", "mae_sd", "seeds", "difference", "low", "high"):
+            assert column in mine
+        figure = dot_table({"small/synthetic": mine})
+        missing = sum(text.get_text() == "not run" for text in figure.axes[-2].texts)
+        assert missing == mine["mae"].isna().sum()
+    outcomes = stored(tmp_path / "out", "claims")
+    assert set(outcomes["outcome"]) == {"not run"}
+    assert outcomes["low"].isna().all()
 
 
 def test_what_is_not_there_is_named(tmp_path):
@@ -166,3 +193,28 @@ class TestNothingIsShortened:
         (tmp_path / "file").touch()
         with pytest.raises(OutputError, match="file/x: cannot be written"):
             aggregate(runs, "small", "synthetic", tmp_path / "file" / "x")
+
+
+def test_tables_to_read_have_ours_beside_the_papers(runs, tmp_path):
+    aggregate(runs, "small", "synthetic", tmp_path / "tables")
+    mine = stored(tmp_path / "tables", "tables").query("table == 'table4'")
+    text = side_by_side({"toy": mine})
+    assert text.loc["HMoDE (w/ iw)"].tolist() == ["60.4 / 100.8", "not run"]
+    assert text.loc["HMoDE", "toy"].endswith("3 seeds")
+    lines = mine.set_index("row")["by_seed"]
+    assert (len(lines["table4/hmode"]), len(lines["table4/iw"])) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("relation", "outcome", "interval", "ends"),
+    [
+        ("better", "held", (-3.0, -1.0), "3 seeds: held"),
+        ("alike", "held", (-3.0, 1.0), "held, weakly: no difference seen"),
+        ("better", "the opposite", (1.0, 3.0), "not held: the opposite"),
+        ("better", "one seed", (np.nan, np.nan), "one seed: nothing can be said"),
+    ],
+)
+def test_claims_in_words(relation, outcome, interval, ends):
+    claim = pd.Series({"relation": relation, "outcome": outcome, "difference": -1.0, "pairs": 3.0})
+    claim["low"], claim["high"] = interval
+    assert in_words(claim).endswith(ends)

@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import hmode
+from benchmarks.kills import die_on_disk
 from hmode import training
 from hmode.data import CropSampler, CrowdImage
 from hmode.density import batch_density_maps
@@ -398,30 +398,14 @@ class TestResume:
 
 # Killed: in processes of their own, at any step on the disk.
 
-DISK = {"open", "os.rename", "os.mkdir", "os.listdir", "os.scandir", "shutil.rmtree"}
-REMOVALS = {"os.remove", "os.rmdir"}  # their paths may be relative to an open folder
-
 
 def in_child(run_dir, kill_at=0, count_to=None, resume=True):
     """Train in this process; die at the kill_at-th time the disk is touched below run_dir."""
     torch.set_num_threads(1)
-    seen = 0
-
-    def watch(event, args):
-        nonlocal seen
-        if event in REMOVALS or (event in DISK and str(run_dir) in str(args[0])):
-            seen += 1
-            if seen == kill_at:
-                # What is not in its place yet may not have reached the disk.
-                for path in Path(run_dir).rglob("*.partial"):
-                    if path.is_file():
-                        os.truncate(path, path.stat().st_size // 2)
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(watch)
+    steps = die_on_disk(Path(run_dir), kill_at)
     train(run_dir, resume=resume)
     if count_to:
-        Path(count_to).write_text(str(seen))
+        Path(count_to).write_text(str(steps()))
 
 
 def start(run_dir, **options):

@@ -12,6 +12,7 @@ from hmode import __version__
 from hmode.cli.count import count_pictures
 from hmode.cli.data import data
 from hmode.cli.evaluate import evaluate_run
+from hmode.cli.export import export_network
 from hmode.cli.options import printable
 from hmode.cli.reproduce import reproduce
 from hmode.cli.sweep import sweep
@@ -76,5 +77,6 @@ def main():
     counting loss (REL)."""
 
 
-for command in (reproduce, experiments, train, sweep, evaluate_run, count_pictures, tables, data):
+COMMANDS = (reproduce, experiments, train, sweep, evaluate_run, count_pictures, tables, data)
+for command in (*COMMANDS, export_network):
     main.add_command(command)

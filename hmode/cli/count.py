@@ -10,24 +10,24 @@ from pathlib import Path
 
 import click
 import numpy as np
-from PIL import Image
 
 from hmode.cli.options import DEVICE, printable
+from hmode.cli.video import VIDEO, count_video
 from hmode.counting import Count, count
-from hmode.data.pictures import FORMATS, to_pixels
-from hmode.data.source import natural
+from hmode.data.pictures import MAX_PIXELS, to_pixels
+from hmode.data.source import hidden, natural
 from hmode.doubts import Doubts, doubts
 from hmode.errors import HmodeError, InputError, MissingFileError, OutputError
 from hmode.evaluation import load_run, progress_bar, resolve_device
 from hmode.models import CountingNetwork, HMoDE, for_inference, load_official
-from hmode.outputs import prepare
+from hmode.outputs import FORMULA, prepare
 from hmode.runs import write_atomically
+from hmode.video import is_video
 
 HOW = (
     "give --weights RUN, the folder of a trained network; `hmode train hmode+rel`, or notebook 04, "
     "makes runs/quick/synthetic/hmode+rel-seed0 in a few minutes"
 )
-FORMULA = tuple("=+-@")  # with which a cell begins that spreadsheets run
 LONGEST_NAME = 255  # bytes, on all usual systems
 
 
@@ -65,18 +65,34 @@ LONGEST_NAME = 255  # bytes, on all usual systems
     type=click.FloatRange(min=0, min_open=True),
     help="Most memory to take: the less, the smaller the tiles that large images are counted in.",
 )
+@click.option(
+    "--max-megapixels",
+    default=MAX_PIXELS / 1e6,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Refuse larger images: a small file may unpack to more than there is memory.",
+)
+@VIDEO
 @DEVICE
-def count_pictures(images, weights, table, maps, arrays, max_memory, device):
-    """Count the people in each IMAGE: a file, the images of a folder, or a pattern ("*.jpg").
+def count_pictures(
+    images, weights, table, maps, arrays, max_memory, max_megapixels, device, **video
+):
+    """Count the people in each IMAGE: a file, the images of a folder, or a pattern ("*.jpg"); or
+    in a video: a file (clip.mp4), an address (rtsp://…) or the number of a camera.
 
     Beside a count stands what speaks against it: a network that was hardly trained, or on drawings,
     or that counts more than it has ever seen.
 
-    An image that cannot be counted, or whose map cannot be written, is named in one line, and the
-    others are counted. The exit code says how many there were, up to 100.
+    An image or frame that cannot be counted, or a map that cannot be written, is named in one line,
+    and the others are counted. The exit code says how many there were, up to 100.
     """
     model = for_inference(load_network(weights)).to(resolve_device(device))
     known = doubts_about(weights)
+    if any(map(is_video, images)):
+        if len(images) > 1 or maps or arrays:
+            raise InputError("a video is counted by itself, without --map and --npy; see --video")
+        whole = count_video(images[0], model, table, max_memory, **video)
+        click.get_current_context().exit(0 if whole else 1)
     save_overlay = _drawing() if maps else None
     paths, failed = find_images(images)
     names = _names(paths)
@@ -90,7 +106,7 @@ def count_pictures(images, weights, table, maps, arrays, max_memory, device):
     ):
         for path in paths:
             try:
-                pixels = to_pixels(path)
+                pixels = to_pixels(path, max_pixels=int(1e6 * max_megapixels))
                 counted = count(
                     pixels,
                     model,
@@ -172,41 +188,45 @@ def doubts_about(weights: Path) -> Doubts:
 
 
 def find_images(arguments: tuple[str, ...]) -> tuple[list[Path], int]:
-    """The files that files, folders and patterns name, each once; and how many named none.
-
-    Of a folder, the files with the suffix of an image; what is wrong is said.
-    """
+    """The files that files, folders and patterns name, each once; and how many named none, or are
+    folders inside folders, which are not looked into. What is left out is said."""
     found, failed = [], 0
     for argument in arguments:
         try:
-            found += _expand(argument)
+            files, wrong = _expand(argument)
         except InputError as error:
+            files, wrong = [], [str(error)]
+        for problem in wrong:
             failed += 1
-            click.echo(f"Error: {printable(str(error))}", err=True)
+            click.echo(f"Error: {printable(problem)}", err=True)
+        found += files
     return list(dict.fromkeys(found)), failed
 
 
-def _expand(argument: str) -> list[Path]:
+def _expand(argument: str) -> tuple[list[Path], list[str]]:
+    """Files, and what is wrong: of a folder all files, but for those that systems hide in it."""
     if os.path.isdir(argument):
         try:
-            names = sorted(os.listdir(argument), key=natural)
+            entries = sorted(os.scandir(argument), key=lambda entry: natural(entry.name))
         except OSError as error:
             raise InputError(f"{argument}: cannot be listed: {error.strerror}") from None
-        files = [Path(argument, name) for name in names if _looks_like_image(name)]
+        shown = [entry for entry in entries if not hidden(entry.name)]
+        if len(shown) < len(entries):
+            names = ", ".join(entry.name for entry in entries if entry not in shown)
+            click.echo(f"Note: {argument}: hidden files are left out: {names[:200]}", err=True)
+        folders = [entry.path for entry in shown if entry.is_dir()]
+        files = [Path(entry.path) for entry in shown if not entry.is_dir()]
         if not files:
             raise MissingFileError(f"{argument}: no images in this folder")
-        return files
+        return files, [
+            f"{path}: a folder in a folder; to count it, name it too" for path in folders
+        ]
     if glob.has_magic(argument) and not os.path.exists(argument):
         files = [Path(name) for name in sorted(glob.glob(argument), key=natural)]
         if not files:
             raise MissingFileError(f"{argument}: no file matches")
-        return files
-    return [Path(argument)]
-
-
-def _looks_like_image(name: str) -> bool:
-    format_ = Image.registered_extensions().get(os.path.splitext(name)[1].lower())
-    return format_ in FORMATS and not name.startswith(".")
+        return files, []
+    return [Path(argument)], []
 
 
 def _names(paths: list[Path]) -> dict[Path, str]:

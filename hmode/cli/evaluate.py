@@ -12,7 +12,7 @@ from hmode.data.ucf import FOLDS
 from hmode.errors import InputError
 from hmode.evaluation import evaluate, load_run, resolve_device
 from hmode.metrics import LEVELS, Evaluation, density_levels
-from hmode.outputs import prepare
+from hmode.outputs import harmless, prepare
 from hmode.runs import RunFolder, write_csv
 from hmode.submission import write_submission
 
@@ -217,23 +217,30 @@ def _print_mean(results: list[Evaluation]) -> None:
 def _describe(errors: dict[str, float]) -> str:
     game = ", ".join(f"{errors[f'game{level}']:.2f}" for level in range(4))
     return (
-        f"MAE {errors['mae']:.2f}, MSE (root) {errors['mse']:.2f}, NAE {errors['nae']:.3f}; "
+        f"MAE {errors['mae']:.2f}, MSE (root) {errors['mse']:.2f}, NAE {_share(errors['nae'])}; "
         f"GAME(0-3) {game}; foreground MAE {errors['foreground_mae']:.2f}, "
         f"MSE (root) {errors['foreground_mse']:.2f}"
     )
 
 
+def _share(value: float) -> str:
+    """A ratio; a dash where it cannot be formed, as of images without people."""
+    return "–" if np.isnan(value) else f"{value:.3f}"
+
+
 def _print_levels(rows: list[dict]) -> None:
     click.echo(f"{'people':>12} {'images':>7} {'MAE':>9} {'MSE':>9} {'NAE':>7}")
     for row in rows:
-        errors = "{mae:9.2f} {mse:9.2f} {nae:7.3f}".format(**row) if row["images"] else "-"
+        errors = "-"
+        if row["images"]:
+            errors = "{mae:9.2f} {mse:9.2f} ".format(**row) + f"{_share(row['nae']):>7}"
         click.echo(f"{row['level']:>12} {row['images']:7d} {errors:>9}")
 
 
 def _rows(parts, folded: bool) -> list[dict]:
     """One row an image, with its fold first where there are folds."""
     return [
-        ({"fold": target.fold} if folded else {}) | row
+        ({"fold": target.fold} if folded else {}) | row | {"name": harmless(row["name"])}
         for target, result, _ in parts
         for row in result.table
     ]

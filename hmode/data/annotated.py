@@ -6,6 +6,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
 from hashlib import file_digest, sha256
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from hmode.metrics.regions import people_in
 
 # No small image is enlarged beyond this: 2^27 RGB pixels are 400 MB.
 MOST_PIXELS = 2**27
+MANY = 10  # points that do not all lie in one corner by chance
 
 _fingerprints: dict[tuple, bytes] = {}  # of files as they were, by their times and sizes
 
@@ -38,7 +40,8 @@ class AnnotatedImages(Sequence):
             images are scaled up, larger ones down. `max_side` has the last word.
 
     Raises:
-        InputError: an option is not one of those; on access, a file cannot be read.
+        InputError: an option is not one of those; on access, a file cannot be read,
+            or was changed since it was first.
         MissingFileError: a folder, an image or an annotation is not there.
 
     Warns:
@@ -65,12 +68,14 @@ class AnnotatedImages(Sequence):
         except MissingFileError as error:
             raise MissingFileError(f"{error}; expected {source.layout}") from None
         self.items = _complete(listing, f"{source.folder} ({split})", source.layout)
+        self._read: dict[Path, tuple] = {}  # files met so far, and how they were
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> CrowdImage:
         item = self.items[operator.index(index)]
+        self._check_unchanged(item)
         image = self.source.read_image(item)
         points, mask = self._annotation(item, image.size)
         size = self._fitted(item, image.size)
@@ -130,15 +135,22 @@ class AnnotatedImages(Sequence):
             raise InputError(f"{item.image}: cannot be read: {one_line(error)}") from None
         return _fingerprints[key]
 
+    def _check_unchanged(self, item: Item) -> None:
+        """Another file under the same name, half-way through a training, is an error."""
+        for path in filter(None, (item.image, item.annotation, item.mask)):
+            if path.is_file():
+                now = path.stat().st_size, path.stat().st_mtime_ns
+                if self._read.setdefault(path, now) != now:
+                    raise InputError(f"{path}: changed since it was first read; start again")
+
     def _annotation(self, item: Item, size) -> tuple[Tensor, Tensor | None]:
         """Points and mask of an image of (width, height) pixels, scaled to its fitted size."""
         if item.annotation is None:
             return torch.zeros(0, 2), None
         points, mask = self.source.read_points(item), self.source.read_mask(item)
         stated = self.source.stated_count(item)
-        for doubt in (misplaced(points, size), miscounted(points, stated)):
-            if doubt:
-                warnings.warn(f"{item.annotation}: {doubt}", stacklevel=4)
+        for doubt in filter(None, [*doubts(points, size), miscounted(points, stated)]):
+            warnings.warn(f"{item.annotation}: {item.name}: {doubt}", stacklevel=4)
         fitted = self._fitted(item, size)
         if mask is not None:
             if mask.shape[::-1] != size:
@@ -190,16 +202,31 @@ def inside_frame(points: np.ndarray, size) -> np.ndarray:
     return ((points >= 0) & (points < size)).all(axis=1)
 
 
-def misplaced(points: np.ndarray, size) -> str | None:
-    """What is wrong where most points lie outside an image of (width, height) pixels."""
-    outside = int((~inside_frame(points, size)).sum())
-    if 2 * outside <= len(points):
-        return None
-    swapped = 2 * inside_frame(points[:, ::-1], size).sum() > len(points)
-    return (
-        f"{outside} of {len(points)} points lie outside the frame of {size[0]} x {size[1]} pixels"
-        + ("; most would be inside if they were given as (y, x)" if swapped else "")
-    )
+def doubts(points: np.ndarray, size) -> list[str]:
+    """What looks wrong with the points of an image of (width, height) pixels."""
+    inside = inside_frame(points, size)
+    outside, repeated = int((~inside).sum()), len(points) - len(np.unique(points, axis=0))
+    found = []
+    if 2 * outside > len(points):
+        swapped = bool(2 * inside_frame(points[:, ::-1], size).sum() > len(points))
+        found.append(
+            f"{outside} of {len(points)} points lie outside the frame of {size[0]} x {size[1]} "
+            "pixels" + swapped * "; most would be inside if they were given as (y, x), or on a "
+            "photograph as it is stored, not turned upright"
+        )
+    elif len(points) and points.max() <= 1 < min(size):
+        found.append(
+            f"x and y of all {len(points)} points lie in 0 to 1: pixels in the corner, or "
+            'fractions of width and height? If so, say units="fractions" (or in hmode.json)'
+        )
+    elif len(points) >= MANY and points.max() <= 100 and min(size) >= 400:
+        found.append(
+            f"x and y of all {len(points)} points lie in 0 to 100, the image has {size[0]} x "
+            f'{size[1]} pixels: are they per cent? If so, say units="percent" (or in hmode.json)'
+        )
+    elif len(points) > 1 and 2 * repeated >= len(points):
+        found.append(f"{repeated} of {len(points)} points repeat another: written twice?")
+    return found
 
 
 def miscounted(points: np.ndarray, stated: int | None) -> str | None:

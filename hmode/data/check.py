@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hmode.data.annotated import inside_frame, miscounted, misplaced
+from hmode.data.annotated import doubts, inside_frame, miscounted
 from hmode.data.catalogue import CATALOGUE
 from hmode.data.formats import read_bytes
 from hmode.data.source import Item, Source
@@ -54,12 +54,12 @@ def check(source: Source, progress: Callable[..., Iterable] = lambda items, tota
         progress: wraps the findings for a progress bar: (findings, total=) → the same.
     """
     report = Report()
-    with warnings.catch_warnings(record=True) as doubts, ThreadPoolExecutor() as pool:
+    with warnings.catch_warnings(record=True) as warned, ThreadPoolExecutor() as pool:
         warnings.simplefilter("always")
         listed = _list(source, report)
         findings = pool.map(lambda each: examine(source, each[1]), listed)
         findings = list(progress(findings, total=len(listed)))
-    report.problems += [str(doubt.message) for doubt in doubts]
+    report.problems += [str(each.message) for each in warned]
     for finding in findings:
         report.problems += finding.problems
     splits = [split for split, _ in listed]
@@ -94,13 +94,14 @@ def examine(source: Source, item: Item) -> Finding:
         return finding
     finding.people = len(points)
     finding.repeated = len(points) - len(np.unique(points, axis=0))
-    doubts = [miscounted(points, source.stated_count(item))]
+    doubtful = [miscounted(points, source.stated_count(item))]
     if size is not None:
         finding.outside = int((~inside_frame(points, size)).sum())
-        doubts.append(misplaced(points, size))
+        doubtful += doubts(points, size)
         if mask is not None and mask.shape[::-1] != size:
-            doubts.append(f"{item.mask.name} is of another size than the image")
-    finding.problems += [f"{item.annotation}: {doubt}" for doubt in doubts if doubt]
+            doubtful.append(f"{item.mask.name} is of another size than the image")
+    where = f"{item.annotation}: {item.name}"
+    finding.problems += [f"{where}: {doubt}" for doubt in doubtful if doubt]
     return finding
 
 

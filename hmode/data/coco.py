@@ -2,41 +2,53 @@
 
 from pathlib import Path
 
-import numpy as np
-
-from hmode.data.formats import json_points, read_json
+from hmode.data.formats import json_points
+from hmode.data.heads import Heads, stated_size
 from hmode.errors import InputError
 
+KINDS = "COCO keypoints, LabelMe, Label Studio or VIA"
 
-def read_coco_points(path: Path) -> dict[str, np.ndarray]:
+
+def coco_heads(path: Path, content) -> dict[str, Heads]:
     """One point for each annotation: its first labelled keypoint.
 
     In COCO's order of keypoints that is the nose, else an eye, an ear, a shoulder; with a single
-    keypoint named "head", it is that.
+    keypoint named "head", it is that. The label is the category's name.
+
+    Args:
+        path: of the file, for errors.
+        content: of the JSON.
 
     Returns:
-        {file name: points `[N, 2]`}; an image without annotations has nobody in it.
+        {file name: heads}; an image without annotations has nobody in it.
 
     Raises:
         InputError: the file is not COCO keypoints; an annotation has no labelled keypoint or
             stands for a whole group (iscrowd), so that its people cannot be counted; an image or
             an annotation is given twice, or an annotation is of no image.
     """
-    content = read_json(path)
     images = _by_id(path, content, "images")
     files = [str(image.get("file_name", "")) for image in images.values()]
     if len(set(files)) < len(files) or "" in files:
         raise InputError(f"{path}: images: a file_name is missing or given twice")
+    kinds = _by_id(path, content, "categories") if "categories" in content else {}
     pairs: dict = {key: [] for key in images}
+    labels: dict = {key: [] for key in images}
     for number, annotation in _by_id(path, content, "annotations").items():
         where = f"{path}: annotation {number}"
-        key = annotation.get("image_id")
+        key, kind = annotation.get("image_id"), annotation.get("category_id")
         if not isinstance(key, (int, str)) or key not in pairs:
             raise InputError(f"{where}: image_id is {key!r}, which is none of the images")
         pairs[key].append(_point(annotation, where))
+        known = kinds.get(kind, {}) if isinstance(kind, (int, str)) else {}
+        labels[key].append(str(known.get("name", kind)))
     return {
-        file: json_points(found, f"{path}: {file}")
-        for file, found in zip(files, pairs.values(), strict=True)
+        file: Heads(
+            json_points(pairs[key], f"{path}: {file}"),
+            stated_size(image.get("width"), image.get("height"), f"{path}: {file}"),
+            tuple(labels[key]),
+        )
+        for file, (key, image) in zip(files, images.items(), strict=True)
     }
 
 
@@ -44,7 +56,7 @@ def _by_id(path: Path, content, name: str) -> dict:
     """The entries of "images" or "annotations", each by its id."""
     entries = content.get(name) if isinstance(content, dict) else None
     if not isinstance(entries, list):
-        raise InputError(f"{path}: expected COCO keypoints, an object with the list {name!r}")
+        raise InputError(f"{path}: expected {KINDS}; no list {name!r}")
     found: dict = {}
     for entry in entries:
         key = entry.get("id") if isinstance(entry, dict) else None

@@ -1,12 +1,8 @@
-"""Annotation files: text, CSV and JSON in; head points, or an error that names the file, out.
+"""What annotation files are made of: numbers, names, text and JSON, or an error that names the
+file."""
 
-Every reader gives points as float32 `[N, 2]`, (x, y) in pixels, as they stand in the file.
-"""
-
-import csv
 import json
 import re
-import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +12,6 @@ from hmode.errors import InputError, MissingFileError
 
 # What Python's float() takes beyond this (1_000, infinity, digits of other scripts) is no number.
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-IMAGE_COLUMNS = ("image", "file", "filename", "file_name", "name")
 
 
 def as_points(values, where: str) -> np.ndarray:
@@ -46,11 +41,12 @@ def as_points(values, where: str) -> np.ndarray:
     return points
 
 
-def read_numbers(path: Path, columns: str) -> np.ndarray:
-    """`[N, C]` float64 of a text file with C numbers a line, between spaces or tabs.
+def read_numbers(path: Path, columns: str, delimiter: str | None = None) -> np.ndarray:
+    """`[N, C]` float64 of a text file with C numbers a line.
 
     Args:
         columns: the names of the C columns, for the error.
+        delimiter: what is between them; None: spaces or tabs.
 
     Raises:
         InputError: the file is not text, or a line does not hold C numbers.
@@ -58,65 +54,14 @@ def read_numbers(path: Path, columns: str) -> np.ndarray:
     count = len(columns.split())
     rows = []
     for number, line in enumerate(read_lines(path), start=1):
-        fields = re.findall(r"[^ \t]+", line)
-        if fields and len(fields) != count:
+        fields = re.split(delimiter or "[ \t]+", line.strip(" \t"))
+        if fields != [""] and len(fields) != count:
             raise InputError(
                 f"{path}: line {number} has {len(fields)} values, expected {count} ({columns})"
             )
-        if fields:
-            rows.append([_number(each, f"{path}: line {number}") for each in fields])
+        if fields != [""]:
+            rows.append([to_number(each.strip(), f"{path}: line {number}") for each in fields])
     return np.array(rows, dtype=float).reshape(-1, count)
-
-
-def read_csv_points(path: Path) -> dict[str, np.ndarray]:
-    """A CSV table of points by image: columns x and y, and image where it is of several.
-
-    The header names the columns, in any order and case, others are left aside. A row with a name
-    and without x and y says that nobody is in that image.
-
-    Returns:
-        {image: points}; {"": points} without a column for the image.
-
-    Raises:
-        InputError: the file is no such table.
-    """
-    lines = read_lines(path)
-    if lines and lines[-1]:
-        warnings.warn(f"{path}: the last line has no end; was the file cut off?", stacklevel=2)
-    reader = csv.reader(lines, strict=True)
-    points: dict[str, list] = {}
-    try:
-        image, x, y, width = _columns(path, next(reader, []))
-        for row in reader:
-            where = f"{path}: line {reader.line_num}"
-            if not any(field.strip() for field in row):
-                continue
-            if len(row) != width:
-                raise InputError(f"{where} has {len(row)} values, its header {width}")
-            found = points.setdefault("" if image is None else row[image].strip(), [])
-            pair = [row[x].strip(), row[y].strip()]
-            if any(pair) or image is None:
-                found.append([_number(each, where) for each in pair])
-    except csv.Error as error:
-        raise InputError(f"{path}: not a readable CSV file: {error}") from None
-    if image is None:
-        points.setdefault("", [])
-    return {
-        name: as_points(found, str(path)) if found else as_points(np.zeros((0, 2)), "")
-        for name, found in points.items()
-    }
-
-
-def _columns(path: Path, header: list[str]) -> tuple[int | None, int, int, int]:
-    """Where the image's name (or None), x and y are in a row, and its length."""
-    names = [name.strip().lower() for name in header]
-    images = [i for i, name in enumerate(names) if name in IMAGE_COLUMNS]
-    if names.count("x") != 1 or names.count("y") != 1 or len(images) > 1:
-        raise InputError(
-            f"{path}: the header is {','.join(header)!r}, expected the columns image, x, y "
-            "(or x, y in a file for one image)"
-        )
-    return images[0] if images else None, names.index("x"), names.index("y"), len(names)
 
 
 def read_names(path: Path) -> list[str]:
@@ -171,18 +116,21 @@ def _is_number(value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _number(text: str, where: str) -> float:
+def to_number(text: str, where: str) -> float:
     if not NUMBER.fullmatch(text):
         raise InputError(f"{where}: {text[:40]!r} is not a number")
     return float(text)
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 text file; the last is empty where the file ends with a line's end."""
+    """The lines of a text file, UTF-8 or marked as UTF-16; the last is empty where the file ends
+    with a line's end."""
+    content = read_bytes(path)
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        text = read_bytes(path).decode("utf-8-sig")
+        text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a text file: {one_line(error)}") from None
+        raise InputError(f"{path}: not a text file in UTF-8: {one_line(error)}") from None
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from hmode.data.mat import image_info, read_mat, read_mat_points
-from hmode.data.source import IMAGE_SUFFIXES, Item, Listing, Source, list_files, pair
+from hmode.data.pictures import IMAGE_SUFFIXES
+from hmode.data.source import Item, Listing, Source, list_files, pair
 from hmode.errors import InputError, MissingFileError
 
 

@@ -13,8 +13,6 @@ from hmode.data.formats import one_line
 from hmode.data.pictures import read_image
 from hmode.errors import InputError, MissingFileError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-
 
 @dataclass(frozen=True)
 class Item:
@@ -136,8 +134,7 @@ class Source:
 def list_files(folder: Path, *suffixes: str) -> dict[str, Path]:
     """The files of a folder with one of the suffixes, {stem: path}, img_2 before img_10.
 
-    Suffixes match in any case. Files whose name begins with a dot are left out: copies made on a
-    Mac hold "._IMG_1.jpg" beside "IMG_1.jpg".
+    Suffixes match in any case; hidden files are left out.
 
     Raises:
         MissingFileError: the folder is not there.
@@ -152,11 +149,17 @@ def list_files(folder: Path, *suffixes: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in names:
         stem, suffix = os.path.splitext(name)
-        if suffix.lower() in suffixes and not name.startswith("."):
+        if suffix.lower() in suffixes and not hidden(name):
             if stem in found:
                 raise InputError(f"{folder}: both {found[stem].name} and {name}; which is meant?")
             found[stem] = folder / name
     return {stem: found[stem] for stem in sorted(found, key=natural)}
+
+
+def hidden(name: str) -> bool:
+    """Whether a file is one that systems leave behind: copies made on a Mac hold "._IMG_1.jpg"
+    beside "IMG_1.jpg"."""
+    return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
 
 
 def collect(

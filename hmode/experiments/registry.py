@@ -228,7 +228,7 @@ GATES = {
     "long": replace(_gates("three times the steps"), effort=3.0),
     "he": _gates("He's initial weights", gate_std=None),
     "no-relu": _gates("no ReLU before the softmax", gate_relu=False),
-    "fine-input": _gates("gating net 1 at stride 4", gate1_input="DB1"),
+    "fine-input": "table6/DB1",
     "no-attention": "table4/no-attention",
 }
 

@@ -65,7 +65,7 @@ class Result:
         return {
             "mae": self.evaluation.mae,
             "mse": self.evaluation.mse,
-            "mae_over_mean": self.relative_mae,
+            "mae_over_mean": self.relative_mae if self.mean_mae else None,
             "mean_mae": self.mean_mae,
             "epoch": self.training.best_epoch,
             "best_on_test_mae": self.training.best_on_test,
@@ -75,8 +75,8 @@ class Result:
 
     @property
     def relative_mae(self) -> float:
-        """Test MAE as a share of the mean predictor's; infinite where that is never wrong."""
-        return self.evaluation.mae / self.mean_mae if self.mean_mae else math.inf
+        """Test MAE as a share of the mean predictor's; NaN where that makes no error."""
+        return self.evaluation.mae / self.mean_mae if self.mean_mae else math.nan
 
 
 def run(
@@ -120,6 +120,7 @@ def run(
     name = canonical(name)
     settings = load_profile(profile, dataset)
     experiment = EXPERIMENTS[name]
+    resolve_device(device)  # refuses an unknown one before anything is written
     run_dir = run_folder(runs, name, dataset, profile, seed, fold)
     parts = splits(dataset, settings, data_root, fold)
     folder = RunFolder(run_dir)

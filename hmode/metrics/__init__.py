@@ -1,8 +1,4 @@
-"""Counting errors: of one image, over a test set, by region and by density level.
-
-The same errors as torchmetrics metrics, which aggregate over processes, are in
-`hmode.metrics.aggregate`; importing that takes seconds and loads matplotlib, hence not here.
-"""
+"""Counting errors: of one image, over a test set, by region and by density level."""
 
 from hmode.metrics.counts import LEVELS, density_levels, mae, mse, nae
 from hmode.metrics.evaluation import Evaluation, ImageCount

@@ -56,7 +56,8 @@ class CountingNetwork(nn.Module):
         height, width = images.shape[-2:]
         images = F.pad(images, (0, -width % self.multiple, 0, -height % self.multiple))
         maps = self.predict_maps(images)
-        rows, columns = -(-height // self.stride), -(-width // self.stride)
+        # Not -(-height // stride): ONNX, to which this is exported, divides towards zero.
+        rows, columns = ((side + self.stride - 1) // self.stride for side in (height, width))
         cropped = {name: _crop(value, rows, columns) for name, value in maps.items()}
         return Prediction(size=(height, width), stride=self.stride, scale=self.scale, **cropped)
 

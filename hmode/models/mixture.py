@@ -47,15 +47,9 @@ class Baseline(MultiScaleNetwork):
     `EncoderDecoder`; the default is the paper's network.
     """
 
-    def __init__(
-        self, experts=3, width=1.0, weights=None, *, density_scale=100.0, encoder_width=None
-    ):
+    def __init__(self, experts=3, width=1.0, weights=None, *, density_scale=100.0, **more):
         super().__init__(
-            experts=experts,
-            width=width,
-            weights=weights,
-            density_scale=density_scale,
-            encoder_width=encoder_width,
+            experts=experts, width=width, weights=weights, density_scale=density_scale, **more
         )
 
     def predict_maps(self, images: Tensor) -> dict:
@@ -72,15 +66,9 @@ class Concat(EncoderDecoder):
     Arguments as those of `EncoderDecoder`.
     """
 
-    def __init__(
-        self, experts=3, width=1.0, weights=None, *, density_scale=100.0, encoder_width=None
-    ):
+    def __init__(self, experts=3, width=1.0, weights=None, *, density_scale=100.0, **more):
         super().__init__(
-            experts=experts,
-            width=width,
-            weights=weights,
-            density_scale=density_scale,
-            encoder_width=encoder_width,
+            experts=experts, width=width, weights=weights, density_scale=density_scale, **more
         )
         self.head = start_alive(conv_relu([sum(self.decoder.channels), 1], [1]), self.scale)
 

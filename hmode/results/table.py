@@ -15,8 +15,18 @@ from hmode.runs import RunFolder, read_json, write_atomically
 
 # The columns that everything here needs, and those that hold text.
 REQUIRED = ["run", "experiment", "dataset", "fold", "profile", "seed", "mae", "config", "device"]
-TEXT = ["run", "experiment", "dataset", "profile", "config", "hmode", "torch", "python", "device"]
-TEXT += ["precision"]
+TEXT = [
+    "run",
+    "experiment",
+    "dataset",
+    "profile",
+    "config",
+    "hmode",
+    "torch",
+    "python",
+    "device",
+    "precision",
+]
 
 # What may not be mixed, within which rows, and the way out.
 UNIFORM = [

@@ -1,0 +1,116 @@
+"""hmode count, of a video, a camera or a stream."""
+
+from pathlib import Path
+
+import click
+
+from hmode.cli.options import options
+from hmode.counting import count
+from hmode.errors import InputError
+from hmode.extras import need
+from hmode.outputs import maker, prepare
+from hmode.runs import write_atomically, write_csv
+from hmode.video import Film, frames, running_median
+
+VIDEO = options(
+    click.option(
+        "--every",
+        metavar="SECONDS",
+        default=1.0,
+        show_default=True,
+        type=click.FloatRange(min=0),
+        help="Of a video: from one counted frame to the next.",
+    ),
+    click.option(
+        "--frames",
+        "most",
+        type=click.IntRange(min=1),
+        help="Of a video: stop after so many counted frames; a camera also stops at Ctrl-C.",
+    ),
+    click.option(
+        "--video",
+        "film",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Of a video: write the counted frames, their density over them, as a video.",
+    ),
+    click.option(
+        "--plot",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Of a video: draw the counts over time, as .png, .pdf or .svg.",
+    ),
+)
+
+
+def count_video(source, model, table, max_memory, every, most, film, plot) -> bool:
+    """Count a video's frames, a line each, and sum up; whether all could be read.
+
+    Raises:
+        MissingFileError, InputError: it cannot be read at all, or has no frame.
+        OutputError: a file cannot be written.
+    """
+    draw = need("hmode.overlay", "notebooks", "--video").draw_overlay if film else None
+    for path, kind in ((table, "table"), (film, "film"), (plot, "picture")):
+        prepare(path, kind)
+    if plot:
+        need("matplotlib", "notebooks", "--plot")
+    rows: list[dict] = []
+    damaged: list[str] = []
+
+    def broken(line: str) -> None:
+        damaged.append(line)
+        click.echo(f"Error: {line}", err=True)
+
+    written = Film(film, every) if film else None
+    try:
+        for frame in frames(source, every, broken):
+            counted = count(frame.pixels, model, max_memory=max_memory, name=source)
+            counts = [*(row["count"] for row in rows), counted.count]
+            rows.append(
+                {"time": frame.time, "count": counted.count, "median": running_median(counts)}
+            )
+            click.echo("{time:9.2f} s {count:9.1f} people, median {median:.1f}".format(**rows[-1]))
+            if written:
+                figure = draw(frame.pixels, counted)
+                figure.axes[0].set_title(f"{frame.time:.1f} s: {counted.count:.1f} people")
+                written.add(figure)
+            if len(rows) == most:
+                break
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
+    if written:
+        written.close()
+    _finish(source, rows, len(damaged), table, plot)
+    return not damaged
+
+
+def _finish(source: str, rows: list[dict], damaged: int, table, plot) -> None:
+    if not rows:
+        raise InputError(f"{source}: not one frame could be read")
+    counts = sorted(row["count"] for row in rows)
+    click.echo(
+        f"{source}: {len(rows)} frames counted, {damaged} damaged; "
+        f"{counts[0]:.1f} to {counts[-1]:.1f} people, median {counts[len(counts) // 2]:.1f}"
+    )
+    if table:
+        write_csv(table, rows)
+    if plot:
+        figure = _plotted(rows)
+        kind = plot.suffix[1:].lower() or "png"
+        write_atomically(
+            plot, lambda partial: figure.savefig(partial, format=kind, metadata=maker(plot))
+        )
+
+
+def _plotted(rows: list[dict]):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.2), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    times = [row["time"] for row in rows]
+    axes.plot(times, [row["count"] for row in rows], ".", label="a frame")
+    axes.plot(times, [row["median"] for row in rows], label="running median")
+    axes.set(xlabel="time (s)", ylabel="people", ylim=(0, None))
+    axes.legend()
+    return figure
