@@ -295,7 +295,7 @@ def _show_errors(ax: Axes, rows, at: np.ndarray, *, colour, label: str):
     mean, spread = _column(rows, "mae"), _column(rows, "mae_sd")
     ax.plot(mean, at, "o", markersize=5, color=colour, label=label)
     ax.hlines(at, mean - spread, mean + spread, color=colour)
-    for place, seeds in zip(at, rows["by_seed"] if "by_seed" in rows else [], strict=False):
+    for place, seeds in zip(at, rows.get("by_seed", []), strict=False):
         ax.plot(seeds, [place] * len(seeds), ".", markersize=4, color=colour, alpha=0.5)
 
 

@@ -13,7 +13,16 @@ from hmode.errors import InputError, MissingFileError, OutputError
 from hmode.experiments import EXPERIMENTS, canonical, rows
 from hmode.paper import claims
 from hmode.plots import dot_table
-from hmode.results.tables import DEFAULTS, OURS, aggregate, check_claims, stored, table
+from hmode.results.tables import (
+    DEFAULTS,
+    OURS,
+    aggregate,
+    check_claims,
+    in_words,
+    side_by_side,
+    stored,
+    table,
+)
 
 
 @pytest.fixture
@@ -123,7 +132,7 @@ def test_every_row_of_every_table_is_there_though_none_was_run(tmp_path):
         assert list(mine["row"]) == rows(name)
         for column in ("mae", "mae_sd", "seeds", "difference", "low", "high"):
             assert column in mine
-        figure = dot_table(mine)
+        figure = dot_table({"small/synthetic": mine})
         missing = sum(text.get_text() == "not run" for text in figure.axes[-2].texts)
         assert missing == mine["mae"].isna().sum()
     outcomes = stored(tmp_path / "out", "claims")
@@ -184,3 +193,28 @@ class TestNothingIsShortened:
         (tmp_path / "file").touch()
         with pytest.raises(OutputError, match="file/x: cannot be written"):
             aggregate(runs, "small", "synthetic", tmp_path / "file" / "x")
+
+
+def test_tables_to_read_have_ours_beside_the_papers(runs, tmp_path):
+    aggregate(runs, "small", "synthetic", tmp_path / "tables")
+    mine = stored(tmp_path / "tables", "tables").query("table == 'table4'")
+    text = side_by_side({"toy": mine})
+    assert text.loc["HMoDE (w/ iw)"].tolist() == ["60.4 / 100.8", "not run"]
+    assert text.loc["HMoDE", "toy"].endswith("3 seeds")
+    lines = mine.set_index("row")["by_seed"]
+    assert (len(lines["table4/hmode"]), len(lines["table4/iw"])) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("relation", "outcome", "interval", "ends"),
+    [
+        ("better", "held", (-3.0, -1.0), "3 seeds: held"),
+        ("alike", "held", (-3.0, 1.0), "held, weakly: no difference seen"),
+        ("better", "the opposite", (1.0, 3.0), "not held: the opposite"),
+        ("better", "one seed", (np.nan, np.nan), "one seed: nothing can be said"),
+    ],
+)
+def test_claims_in_words(relation, outcome, interval, ends):
+    claim = pd.Series({"relation": relation, "outcome": outcome, "difference": -1.0, "pairs": 3.0})
+    claim["low"], claim["high"] = interval
+    assert in_words(claim).endswith(ends)

@@ -205,10 +205,12 @@ def side_by_side(tables: dict[str, pd.DataFrame], published: str = "sha") -> pd.
     columns = {"": first["title"]}
     if f"paper_{published}_mae" in first and first[f"paper_{published}_mae"].notna().any():
         printed = first[[f"paper_{published}_mae", f"paper_{published}_mse"]].to_numpy()
-        texts = ["not printed" if np.isnan(mae) else f"{mae:.1f} / {mse:.1f}" for mae, mse in printed]
+        texts = [
+            "not printed" if np.isnan(mae) else f"{mae:.1f} / {mse:.1f}" for mae, mse in printed
+        ]
         columns[f"the paper, {published.upper()}"] = texts
-    for name, rows in tables.items():
-        columns[name] = [_ours(row) for row in rows.to_dict("records")]
+    for name, each in tables.items():
+        columns[name] = [_ours(row) for row in each.to_dict("records")]
     return pd.DataFrame(columns).set_index("")
 
 
