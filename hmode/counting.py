@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 
 import torch
 from torch import Tensor
@@ -66,6 +67,7 @@ def count(
     max_memory: float | None = None,
     progress: bool | None = False,
     name: str | None = None,
+    seconds: float | None = None,
 ) -> Count:
     """Count the people in a picture.
 
@@ -82,6 +84,7 @@ def count(
             network's width in less than 3 GB.
         progress: show a bar over the tiles; None: where somebody watches.
         name: of the picture, for errors; None: its path, where it is one.
+        seconds: give up after so many, at the end of a tile; None: never.
 
     Raises:
         MissingFileError, InputError: the picture cannot be read or is none; the memory does not
@@ -96,9 +99,16 @@ def count(
     name = name or (str(image) if isinstance(image, (str, Path)) else "image")
     pixels = to_pixels(image)
     tiles = cut(model, pixels.shape[1:], _tile_pixels(model, pixels, max_memory, name))
+    stop = math.inf if seconds is None else monotonic() + seconds
+
+    def done() -> None:
+        bar.update()
+        if monotonic() > stop:
+            raise InputError(f"{name}: counting takes longer than {seconds:g} s")
+
     try:
         with progress_bar(len(tiles), progress) as bar, kept_memory():
-            prediction = predict(model, pixels, tiles, bar.update)
+            prediction = predict(model, pixels, tiles, done)
     except torch.OutOfMemoryError:
         raise InputError(
             f"{name}: a tile does not fit into the device's memory; give a smaller max_memory"

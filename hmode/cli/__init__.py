@@ -11,6 +11,7 @@ import click
 from hmode import __version__
 from hmode.cli.count import count_pictures
 from hmode.cli.data import data
+from hmode.cli.demo import demo
 from hmode.cli.evaluate import evaluate_run
 from hmode.cli.export import export_network
 from hmode.cli.options import printable
@@ -78,5 +79,5 @@ def main():
 
 
 COMMANDS = (reproduce, experiments, train, sweep, evaluate_run, count_pictures, tables, data)
-for command in (*COMMANDS, export_network):
+for command in (*COMMANDS, export_network, demo):
     main.add_command(command)

@@ -12,13 +12,14 @@ import click
 import numpy as np
 
 from hmode.cli.options import DEVICE, printable
-from hmode.cli.video import VIDEO, count_video
+from hmode.cli.video import VIDEO, area_row, count_video, describe_area, measured
 from hmode.counting import Count, count
 from hmode.data.pictures import MAX_PIXELS, to_pixels
 from hmode.data.source import hidden, natural
 from hmode.doubts import Doubts, doubts
 from hmode.errors import HmodeError, InputError, MissingFileError, OutputError
 from hmode.evaluation import load_run, progress_bar, resolve_device
+from hmode.ground import Ground
 from hmode.models import CountingNetwork, HMoDE, for_inference, load_official
 from hmode.outputs import FORMULA, prepare
 from hmode.runs import write_atomically
@@ -66,6 +67,12 @@ LONGEST_NAME = 255  # bytes, on all usual systems
     help="Most memory to take: the less, the smaller the tiles that large images are counted in.",
 )
 @click.option(
+    "--ground",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="People per square metre on the ground that this file describes, see docs/inputs.md.",
+)
+@click.option(
     "--max-megapixels",
     default=MAX_PIXELS / 1e6,
     show_default=True,
@@ -75,7 +82,7 @@ LONGEST_NAME = 255  # bytes, on all usual systems
 @VIDEO
 @DEVICE
 def count_pictures(
-    images, weights, table, maps, arrays, max_memory, max_megapixels, device, **video
+    images, weights, table, maps, arrays, max_memory, ground, max_megapixels, device, **video
 ):
     """Count the people in each IMAGE: a file, the images of a folder, or a pattern ("*.jpg"); or
     in a video: a file (clip.mp4), an address (rtsp://…) or the number of a camera.
@@ -86,12 +93,13 @@ def count_pictures(
     An image or frame that cannot be counted, or a map that cannot be written, is named in one line,
     and the others are counted. The exit code says how many there were, up to 100.
     """
+    ground = Ground.read(ground) if ground else None
     model = for_inference(load_network(weights)).to(resolve_device(device))
     known = doubts_about(weights)
     if any(map(is_video, images)):
         if len(images) > 1 or maps or arrays:
             raise InputError("a video is counted by itself, without --map and --npy; see --video")
-        whole = count_video(images[0], model, table, max_memory, **video)
+        whole = count_video(images[0], model, table, max_memory, ground, **video)
         click.get_current_context().exit(0 if whole else 1)
     save_overlay = _drawing() if maps else None
     paths, failed = find_images(images)
@@ -115,9 +123,11 @@ def count_pictures(
                     name=str(path),
                 )
                 doubt = known.of(counted)
+                area = measured(ground, counted, str(path))
                 line = f"{printable(str(path))}: {counted.count:.1f} people"
+                line += f"; {describe_area(area)}" if area else ""
                 bar.write(f"{line} ({doubt})" if doubt else line, file=sys.stdout)
-                rows.add(_row(path, counted) | {"doubts": doubt})
+                rows.add(_row(path, counted) | area_row(area) | {"doubts": doubt})
                 if maps:
                     save_overlay(_place(maps, names[path], ".png"), pixels, counted)
                 if arrays:

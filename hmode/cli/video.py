@@ -5,9 +5,10 @@ from pathlib import Path
 import click
 
 from hmode.cli.options import options
-from hmode.counting import count
+from hmode.counting import Count, count
 from hmode.errors import InputError
 from hmode.extras import need
+from hmode.ground import Area, Ground, level
 from hmode.outputs import maker, prepare
 from hmode.runs import write_atomically, write_csv
 from hmode.video import Film, frames, running_median
@@ -43,7 +44,7 @@ VIDEO = options(
 )
 
 
-def count_video(source, model, table, max_memory, every, most, film, plot) -> bool:
+def count_video(source, model, table, max_memory, ground, every, most, film, plot) -> bool:
     """Count a video's frames, a line each, and sum up; whether all could be read.
 
     Raises:
@@ -67,10 +68,13 @@ def count_video(source, model, table, max_memory, every, most, film, plot) -> bo
         for frame in frames(source, every, broken):
             counted = count(frame.pixels, model, max_memory=max_memory, name=source)
             counts = [*(row["count"] for row in rows), counted.count]
-            rows.append(
-                {"time": frame.time, "count": counted.count, "median": running_median(counts)}
+            area = measured(ground, counted, source)
+            row = {"time": frame.time, "count": counted.count, "median": running_median(counts)}
+            rows.append(row | area_row(area))
+            more = f"; {describe_area(area)}" if area else ""
+            click.echo(
+                "{time:9.2f} s {count:9.1f} people, median {median:.1f}".format(**row) + more
             )
-            click.echo("{time:9.2f} s {count:9.1f} people, median {median:.1f}".format(**rows[-1]))
             if written:
                 figure = draw(frame.pixels, counted)
                 figure.axes[0].set_title(f"{frame.time:.1f} s: {counted.count:.1f} people")
@@ -83,6 +87,32 @@ def count_video(source, model, table, max_memory, every, most, film, plot) -> bo
         written.close()
     _finish(source, rows, len(damaged), table, plot)
     return not damaged
+
+
+def measured(ground: Ground | None, counted: Count, name: str) -> Area | None:
+    """What stands on a piece of ground in the picture of that name; None without one."""
+    try:
+        return ground.measure(counted) if ground else None
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def area_row(area: Area | None) -> dict:
+    """What a table says of a piece of ground; nothing of none."""
+    if area is None:
+        return {}
+    about = {"ground_people": area.people, "square_metres": area.square_metres}
+    name, _ = level(area.density)
+    return about | {"per_square_metre": area.density, "densest": area.densest, "level": name}
+
+
+def describe_area(area: Area) -> str:
+    """The same in words."""
+    name, meaning = level(area.density)
+    return (
+        f"{area.people:.1f} on {area.square_metres:.1f} m², {area.density:.2f} per m² (at most "
+        f"{area.densest:.2f} in {area.side:g} m squares), Fruin's level {name}: {meaning}"
+    )
 
 
 def _finish(source: str, rows: list[dict], damaged: int, table, plot) -> None:
