@@ -20,6 +20,7 @@ from hmode.losses import (
 )
 from hmode.metrics import Evaluation, mae, mse
 from hmode.models import Baseline, HMoDE, Prediction, for_inference, load_official
+from hmode.pretrained import finetune, pretrained
 from hmode.profiles import Profile, Schedule, load_profile
 from hmode.step import Compute
 from hmode.training import fit
@@ -48,6 +49,7 @@ __all__ = [
     "density_loss",
     "density_map",
     "evaluate",
+    "finetune",
     "fit",
     "for_inference",
     "hold_out",
@@ -60,6 +62,7 @@ __all__ = [
     "mse",
     "normalise",
     "open_dataset",
+    "pretrained",
     "relative_count_loss",
     "run",
     "total_loss",

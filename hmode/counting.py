@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from hmode.data.pictures import to_pixels
@@ -18,7 +20,7 @@ from hmode.tiling import LEAST_TILE, can_be_tiled, cut, maps_of, predict
 
 GIB = 2**30
 PROCESS = 0.8  # GiB: Python with torch and this package, before any picture
-TILE = 0.5  # GiB: what a tile may take where no limit is given
+TILE = 0.5  # GiB: what a tile may take where no limit is given, nor a working size needs more
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +31,17 @@ class Count:
         count: people in the picture.
         prediction: every map and, where the network has them, every gate, as a batch of one on the
             CPU: `prediction.gate1`, `prediction.attention`, …
+        picture: (H, W) in pixels of the picture itself; its maps are those of the size at which
+            it was counted, see `CountingNetwork.working_pixels`.
     """
 
     count: float
     prediction: Prediction = field(repr=False)
+    picture: tuple[int, int]
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W) in pixels."""
+        """(H, W) in pixels, at which the picture was counted."""
         return self.prediction.size
 
     @property
@@ -56,7 +61,8 @@ class Count:
     def within(self, left: float, top: float, right: float, bottom: float) -> float:
         """People in a rectangle, in pixels from the upper left corner; cells that lie in it in
         part count in part. What is outside of the picture is empty."""
-        box = (top, bottom, left, right)
+        down, across = (side / of for side, of in zip(self.size, self.picture, strict=True))
+        box = (top * down, bottom * down, left * across, right * across)
         return _people(self.prediction, self.prediction.density[0], box).item()
 
 
@@ -71,9 +77,10 @@ def count(
 ) -> Count:
     """Count the people in a picture.
 
-    A picture that does not fit into memory at once is counted in tiles, which changes the count by
-    less than 0.01 % (`hmode.tiling`). A side below 32 pixels is padded with the mean colour, and
-    nobody is counted in the padding.
+    With a network that has a working size (`CountingNetwork.working_pixels`) every picture is
+    brought to it first. One that does not fit into memory at once is counted in tiles, which
+    changes the count by less than 0.01 % (`hmode.tiling`). A side below 32 pixels is padded with
+    the mean colour, and nobody is counted in the padding.
 
     Args:
         image: a path, a PIL image, an array or a tensor, see `hmode.data.pictures.to_pixels`.
@@ -98,6 +105,8 @@ def count(
         raise InputError(f"max_memory is {max_memory!r}, expected a positive number of GiB or None")
     name = name or (str(image) if isinstance(image, (str, Path)) else "image")
     pixels = to_pixels(image)
+    picture = tuple(pixels.shape[1:])
+    pixels = fitted(pixels, model.working_pixels)
     tiles = cut(model, pixels.shape[1:], _tile_pixels(model, pixels, max_memory, name))
     stop = math.inf if seconds is None else monotonic() + seconds
 
@@ -116,7 +125,20 @@ def count(
     people = _people(prediction, prediction.density[0]).item()
     if not math.isfinite(people):
         raise InputError(f"{name}: the network counts {people} people; its weights are of no use")
-    return Count(people, prediction)
+    return Count(people, prediction, picture)
+
+
+def fitted(pixels: Tensor, area: int | None) -> Tensor:
+    """A picture, uint8 `[3, H, W]`, made smaller or larger, to about `area` pixels in its own
+    shape; as it is with None."""
+    height, width = pixels.shape[1:]
+    scale = 1.0 if area is None else math.sqrt(area / (height * width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    if size == (width, height):
+        return pixels
+    image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _people(prediction: Prediction, maps: Tensor, box=(0, math.inf, 0, math.inf)) -> Tensor:
@@ -145,7 +167,7 @@ def _tile_pixels(model, pixels: Tensor, max_memory: float | None, name: str) -> 
     if next(model.parameters()).device.type == "cpu":
         held += PROCESS * GIB + area * (3 + bytes_kept(model))
     if max_memory is None:
-        room = TILE * GIB
+        room = max(TILE * GIB, 1.1 * per_pixel * (model.working_pixels or 0))
     else:
         room = max_memory * GIB - held
     most = int(room / per_pixel)
@@ -168,7 +190,8 @@ def bytes_per_pixel(model: CountingNetwork) -> float:
     of the decoder's last blocks.
     """
     finest = {1: 2.25, 2: 1.5}.get(model.stride, 1.0)
-    return (96 + 1200 * model.config["width"]) * finest
+    width = model.config.get("encoder_width") or model.config["width"]
+    return (96 + 1200 * width) * finest
 
 
 def bytes_kept(model: CountingNetwork) -> float:

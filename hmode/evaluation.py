@@ -208,6 +208,7 @@ def load_run(run_dir: str | Path, which: str = "best") -> CountingNetwork:
     path = run.path / f"{which}.safetensors"
     require_fit(weights, model.state_dict(), f"{path}: not of the network of its config.json")
     model.load_state_dict(weights, assign=True)
+    model.working_pixels = run.config().get("working_pixels")
     return model.eval()
 
 

@@ -6,7 +6,7 @@ are: the lower the camera, the further. Points at the height of heads (on poles,
 better than points on the floor.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +74,7 @@ class Ground:
 
     def __init__(self, corners, lengths):
         self.corners = np.array(corners, dtype=float)
-        lengths = np.array(lengths, dtype=float)
+        self.lengths = lengths = np.array(lengths, dtype=float)
         if self.corners.shape != (4, 2) or not np.isfinite(self.corners).all():
             raise InputError("ground: expected four corners (x, y) in pixels")
         if lengths.shape not in ((2,), (5,)) or not (np.isfinite(lengths) & (lengths > 0)).all():
@@ -121,9 +121,13 @@ class Ground:
         Raises:
             InputError: a corner is outside of the picture, so that part of the piece is not seen.
         """
-        height, width = counted.size
+        height, width = counted.picture
         if (self.corners < 0).any() or (self.corners > (width, height)).any():
             raise InputError(f"ground: a corner lies outside of the {width} x {height} pixels")
+        if counted.size != counted.picture:  # counted at another size
+            shrunk = np.array(counted.size[::-1]) / (width, height)
+            there = Ground(self.corners * shrunk, self.lengths)
+            return there.measure(replace(counted, picture=counted.size), side)
         pixels = self._inside()
         cells = pixels.astype(int) // counted.prediction.stride
         people = counted.density.numpy()[cells[:, 1], cells[:, 0]].astype(float)

@@ -31,6 +31,7 @@ from hmode.errors import BusyError, InputError, MissingFileError, OutputError
 CHECKPOINT = re.compile(r"checkpoint-([0-9]+)\.safetensors")
 # Of what decides how large a network is, more than any training of ours has.
 LIMITS = {"width": 4.0, "experts": 5, "group_size": 5, "depth": 16, "density_scale": 1e6}
+MOST_PIXELS = 2**27  # of a working size
 DATA = ("train", "validation", "test")  # the parts of a configuration that say on what
 
 
@@ -304,6 +305,9 @@ def _doubt(config: dict) -> str | None:
     for name in ("schedule", *DATA):
         if not isinstance(config.get(name, {}), dict | None):
             return f"{name} is {config[name]!r:.40}, expected an object"
+    pixels = config.get("working_pixels")
+    if pixels is not None and not (isinstance(pixels, int) and 0 < pixels <= MOST_PIXELS):
+        return f"working_pixels is {pixels!r:.40}, expected up to {MOST_PIXELS} or null"
     sigma, window = (schedule or {}).get("sigma", 1), (schedule or {}).get("window")
     if not isinstance(sigma, (int, float)) or not 0 < sigma <= 1000:
         return f"schedule.sigma is {sigma!r:.40}, expected more than 0, up to 1000"

@@ -143,8 +143,10 @@ def _alone(accelerator: Accelerator, run: RunFolder, resume: bool):
 
 def _settings(model, schedule, seed, train, validation, test) -> dict:
     """All that decides what a training gives."""
+    more = {name: getattr(model, name) for name in ("frozen", "working_pixels")}
     return {
         "model": model.config,
+        **{name: value for name, value in more.items() if value is not None},
         "initial_weights": model.initial_weights,
         "schedule": asdict(schedule),
         "seed": seed,

@@ -14,6 +14,8 @@ from hmode.cli.data import data
 from hmode.cli.demo import demo
 from hmode.cli.evaluate import evaluate_run
 from hmode.cli.export import export_network
+from hmode.cli.finetune import finetune_on
+from hmode.cli.models import models
 from hmode.cli.options import printable
 from hmode.cli.reproduce import reproduce
 from hmode.cli.sweep import sweep
@@ -78,6 +80,7 @@ def main():
     counting loss (REL)."""
 
 
-COMMANDS = (reproduce, experiments, train, sweep, evaluate_run, count_pictures, tables, data)
-for command in (*COMMANDS, export_network, demo):
+COMMANDS = [reproduce, experiments, train, finetune_on, sweep, evaluate_run, count_pictures]
+COMMANDS += [export_network, demo, models, tables, data]
+for command in COMMANDS:
     main.add_command(command)

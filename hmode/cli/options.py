@@ -19,6 +19,13 @@ def options(*chosen):
     return add
 
 
+DATA_ROOT = click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    envvar="HMODE_DATA",
+    show_envvar=True,
+    help="Folder that holds the real data sets.",
+)
 DATA = options(
     click.option(
         "--dataset",
@@ -26,13 +33,7 @@ DATA = options(
         show_default=True,
         help=f"Data set: {', '.join(DATASETS)}; see: hmode data list.",
     ),
-    click.option(
-        "--data-root",
-        type=click.Path(path_type=Path),
-        envvar="HMODE_DATA",
-        show_envvar=True,
-        help="Folder that holds the real data sets.",
-    ),
+    DATA_ROOT,
 )
 RUNS = click.option(
     "--runs",

@@ -20,6 +20,9 @@ class CountingNetwork(nn.Module):
         config: arguments of `build_model` that make this network again.
         stride: pixels per cell side of the maps.
         scale: what map values are multiplied by.
+        working_pixels: to about so many `hmode.count` brings every picture, in its own shape, so
+            that heads are as large as those it was trained on; None: pictures stay as they are.
+        frozen: the part that training leaves as it is, see `freeze`.
         initial_weights: what the encoder's weights were, None for random ones; a file's digest.
 
     Raises:
@@ -27,6 +30,8 @@ class CountingNetwork(nn.Module):
     """
 
     multiple = 16
+    working_pixels: int | None = None
+    frozen: str | None = None
 
     def __init__(self, *, width: float, weights, density_scale: float, stride: int):
         super().__init__()
@@ -41,6 +46,25 @@ class CountingNetwork(nn.Module):
         self.initial_weights = label(weights)
         self.scale = float(density_scale)
         self.stride = stride
+
+    def freeze(self, part: str = "encoder") -> None:
+        """Hold a part fixed in all training to come, its batch norms' statistics too.
+
+        Raises:
+            InputError: the network has no such part.
+        """
+        if part not in dict(self.named_children()):
+            raise InputError(f"part is {part!r}, expected one of {[*dict(self.named_children())]}")
+        self.get_submodule(part).requires_grad_(False)
+        self.frozen = part
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "CountingNetwork":
+        """Into training mode, but for what is frozen."""
+        super().train(mode)
+        if self.frozen is not None:
+            self.get_submodule(self.frozen).eval()
+        return self
 
     def forward(self, images: Tensor) -> Prediction:
         """Normalised images `[B, 3, H, W]`, sides ≥ 32 → `Prediction`.
