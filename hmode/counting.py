@@ -32,12 +32,16 @@ class Count:
         prediction: every map and, where the network has them, every gate, as a batch of one on the
             CPU: `prediction.gate1`, `prediction.attention`, …
         picture: (H, W) in pixels of the picture itself; its maps are those of the size at which
-            it was counted, see `CountingNetwork.working_pixels`.
+            it was counted, see `CountingNetwork.working_pixels`. None: that size.
     """
 
     count: float
     prediction: Prediction = field(repr=False)
-    picture: tuple[int, int]
+    picture: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        if self.picture is None:  # counted at its own size
+            object.__setattr__(self, "picture", tuple(self.prediction.size))
 
     @property
     def size(self) -> tuple[int, int]:

@@ -1,6 +1,5 @@
 """One table of runs, a row each, read from their folders; nothing is trained or counted again."""
 
-import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from hmode.errors import InputError, MissingFileError
+from hmode.experiments import EXPERIMENTS
 from hmode.experiments.running import FOLDS
 from hmode.metrics import Evaluation
-from hmode.runs import RunFolder, write_atomically
+from hmode.runs import RunFolder, read_json, write_atomically
 
 # The columns that everything here needs, and those that hold text.
 REQUIRED = ["run", "experiment", "dataset", "fold", "profile", "seed", "mae", "config", "device"]
@@ -59,6 +59,7 @@ def collect(
     """
     home = Path(runs) / profile / dataset
     paths = [*home.glob("*-seed*/result.json"), *home.glob("*-seed*/fold*/result.json")]
+    paths = [path for path in paths if ".partial" not in str(path.relative_to(home))]  # removed
     rows = []
     for path in paths:
         row = {"run": path.parent.relative_to(runs).as_posix(), **_read_result(path)}
@@ -81,15 +82,19 @@ def collect(
 
 
 def _read_result(path: Path) -> dict:
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not readable JSON: {error}") from None
+    result = read_json(path)
     if not isinstance(result, dict):
         raise InputError(f"{path}: not a run's result, expected an object")
     missing = [name for name in REQUIRED if name != "run" and name not in result]
     if missing:
         raise InputError(f"{path}: not a run's result, {missing[0]!r} is missing")
+    if result["experiment"] not in list(EXPERIMENTS):
+        raise InputError(f"{path}: experiment is {result['experiment']!r:.60}, no row of ours")
+    for name, value in result.items():
+        wanted = (str,) if name in TEXT else (int,) if name == "seed" else (int, float, type(None))
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            kind = "a text" if wanted == (str,) else "a number"
+            raise InputError(f"{path}: {name} is {value!r:.60}, expected {kind}")
     return result
 
 
