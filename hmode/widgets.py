@@ -5,12 +5,26 @@ reader moves the controls; under HMODE_STATIC=1 (papermill, tests, printed pages
 is drawn once.
 """
 
+import base64
+import io
 import os
 from collections.abc import Callable
 
 import matplotlib.pyplot as plt
+from IPython.display import HTML
 from ipywidgets import Dropdown, interactive
 from matplotlib.figure import Figure
+from PIL import Image
+
+from hmode.data.pictures import to_pixels
+
+CLICKED = """
+const box = this.getBoundingClientRect(), text = this.nextElementSibling;
+const old = JSON.parse(text.value || '[]'), at = old.length < 4 ? old : [];
+at.push([Math.round((event.clientX - box.left) * %(width)d / box.width),
+         Math.round((event.clientY - box.top) * %(height)d / box.height)]);
+text.value = JSON.stringify(at);
+"""
 
 
 def explore(draw: Callable[..., Figure], **controls) -> interactive | None:
@@ -43,3 +57,27 @@ def explore(draw: Callable[..., Figure], **controls) -> interactive | None:
 def static() -> bool:
     """Whether pictures stand in for widgets."""
     return os.environ.get("HMODE_STATIC", "") not in ("", "0")
+
+
+def pick_corners(image, *, shown: int = 900) -> HTML:
+    """A picture to click four corners on, for `hmode.ground.Ground`.
+
+    Their coordinates, [[x, y], ...] in the picture's pixels, stand below it, to be copied; a fifth
+    click begins anew.
+
+    Args:
+        image: as `hmode.count` takes it.
+        shown: pixels of the longer side on the screen.
+    """
+    pixels = to_pixels(image)
+    height, width = pixels.shape[1:]
+    small = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    small.thumbnail((shown, shown))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=85)
+    source = base64.b64encode(file.getvalue()).decode()
+    script = CLICKED % {"width": width, "height": height}
+    return HTML(
+        f'<img src="data:image/jpeg;base64,{source}" onclick="{script}" style="cursor:crosshair">'
+        '<input readonly style="display:block; width:40em">'
+    )

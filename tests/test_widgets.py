@@ -1,10 +1,14 @@
 """A slider over a drawing function, or its middle setting drawn once."""
 
+import json
+import shutil
+
 import ipywidgets
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
-from hmode.widgets import explore, static
+from hmode.widgets import explore, pick_corners, static
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +77,25 @@ def test_the_switch(monkeypatch, value, expected):
 
 def test_without_the_switch_it_is_live():
     assert static() is False
+
+
+@pytest.mark.slow
+def test_corners_are_clicked_in_the_pictures_own_pixels():
+    """In a browser: a picture of 2000 x 1000 pixels, shown at half its size."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium here")
+    page = pick_corners(np.zeros((1000, 2000, 3), np.uint8), shown=1000).data
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page()
+        tab.set_content(page)
+        corners = [(100, 200), (900, 210), (800, 450), (150, 440)]
+        for x, y in corners:
+            tab.locator("img").click(position={"x": x, "y": y})
+        found = json.loads(tab.locator("input").input_value())
+        assert np.abs(np.array(found) - 2 * np.array(corners)).max() <= 2
+        tab.locator("img").click(position={"x": 5, "y": 6})
+        assert len(json.loads(tab.locator("input").input_value())) == 1
+        browser.close()
