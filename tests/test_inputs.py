@@ -153,7 +153,16 @@ class TestUnits:
         )
 
     @pytest.mark.parametrize(
-        "content", ["[]", '{"unit": "fractions"}', '{"units": "inches"}', '{"upright": "no"}', "{"]
+        "content",
+        [
+            '{"label": 5}',
+            '{"annotations": [1]}',
+            "[]",
+            '{"unit": "fractions"}',
+            '{"units": "inches"}',
+            '{"upright": "no"}',
+            "{",
+        ],
     )
     def test_settings_that_are_none(self, tmp_path, content):
         picture(tmp_path / "a.jpg")

@@ -179,7 +179,7 @@ class TestCount:
             data[start + 20 : start + 220] = 100 * b"\xff\xd9"  # the end of a picture
         path.write_bytes(data)
         result = call(path, "--weights", run, "--every", 0)
-        assert result.exit_code == 2
+        assert result.exit_code == 3
         errors = [line for line in result.output.splitlines() if line.startswith("Error: ")]
         assert len(errors) == 3
         assert all("a frame is damaged" in line for line in errors)

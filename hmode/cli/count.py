@@ -108,8 +108,8 @@ def count_pictures(
     if any(map(is_video, images)):
         if len(images) > 1 or maps or arrays:
             raise InputError("a video is counted by itself, without --map and --npy; see --video")
-        whole = count_video(images[0], model, table, max_memory, ground, **video)
-        click.get_current_context().exit(0 if whole else 1)
+        damaged = count_video(images[0], model, table, max_memory, ground, **video)
+        click.get_current_context().exit(min(damaged, 100))
     save_overlay = _drawing() if maps else None
     paths, failed = find_images(images)
     names = _names(paths)

@@ -44,8 +44,8 @@ VIDEO = options(
 )
 
 
-def count_video(source, model, table, max_memory, ground, every, most, film, plot) -> bool:
-    """Count a video's frames, a line each, and sum up; whether all could be read.
+def count_video(source, model, table, max_memory, ground, every, most, film, plot) -> int:
+    """Count a video's frames, a line each, and sum up; how many could not be read.
 
     Raises:
         MissingFileError, InputError: it cannot be read at all, or has no frame.
@@ -86,7 +86,7 @@ def count_video(source, model, table, max_memory, ground, every, most, film, plo
     if written:
         written.close()
     _finish(source, rows, len(damaged), table, plot)
-    return not damaged
+    return len(damaged)
 
 
 def measured(ground: Ground | None, counted: Count, name: str) -> Area | None:

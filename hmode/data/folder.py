@@ -79,10 +79,13 @@ class Folder(Source):
         options |= _settings(self.folder / SETTINGS, options.keys())
         options |= {name: value for name, value in given.items() if value is not None}
         self.annotations, self.upright, self.units, self.label = options.values()
-        if self.units not in WHOLE or not isinstance(self.upright, bool):
+        kinds = {"annotations": (str, Path), "upright": bool, "units": str, "label": str}
+        for name, value in options.items():
+            if value is not None and not isinstance(value, kinds[name]):
+                raise InputError(f"{self.folder}: {name} is {value!r}, which is of another type")
+        if self.units not in WHOLE:
             raise InputError(
-                f"{self.folder}: upright is {self.upright!r} and units is {self.units!r}, expected "
-                f"true or false and one of {list(WHOLE)}"
+                f"{self.folder}: units is {self.units!r}, expected one of {list(WHOLE)}"
             )
         self._tabled: dict[Path, Heads] = {}
         self._labels: dict[str, Path] = {}  # met so far, and where
@@ -238,7 +241,7 @@ def _settings(path: Path, names) -> dict:
     content = read_json(path)
     if not isinstance(content, dict) or not content.keys() <= set(names):
         raise InputError(f"{path}: expected a JSON object with some of the keys {list(names)}")
-    return content
+    return {name: value for name, value in content.items() if value is not None}
 
 
 def _file(entry: str) -> str:
