@@ -39,7 +39,7 @@ def export(model: CountingNetwork, path: str | Path) -> float:
     Its input is `image`, uint8 `[1, 3, H, W]`, RGB, of any sides of at least 32 pixels. Its outputs
     are `count`, float32 `[1]`, people, and `density`, float32 `[1, 1, h, w]`, people per pixel in
     cells of `stride` pixels (metadata of the file); cells at the right and the bottom may reach
-    beyond the image.
+    beyond the image. A network with a working size (metadata, too) wants images of that size.
 
     Args:
         model: is put into evaluation mode, on the CPU.
@@ -70,6 +70,7 @@ def export(model: CountingNetwork, path: str | Path) -> float:
             verbose=False,
         )
     about = {"stride": model.stride, "hmode": hmode.__version__, "network": model.config["model"]}
+    about["working_pixels"] = model.working_pixels or "any"
     program.model.metadata_props.update({name: str(value) for name, value in about.items()})
     with TemporaryDirectory() as folder:
         made = Path(folder) / "model.onnx"

@@ -26,11 +26,12 @@ SQUARE = [SEEN(-2, 8), SEEN(2, 8), SEEN(2, 4), SEEN(-2, 4)]  # 4 m x 4 m
 SIZE = (160, 200)
 
 
-def counted(density, stride=1) -> Count:
-    """A count whose density map is that, people per pixel, `[h, w]`."""
+def counted(density, stride=1, picture=None) -> Count:
+    """A count whose density map is that, people per pixel, `[h, w]`, of a picture of that size."""
     maps = torch.as_tensor(np.asarray(density), dtype=torch.float32)[None, None]
     size = (maps.shape[-2] * stride, maps.shape[-1] * stride)
-    return Count(float(maps.sum()) * stride**2, Prediction(maps, maps[:, :0], size, stride, 1.0))
+    prediction = Prediction(maps, maps[:, :0], size, stride, 1.0)
+    return Count(float(maps.sum()) * stride**2, prediction, picture or size)
 
 
 class TestPlace:
@@ -109,6 +110,15 @@ class TestMeasure:
         assert ground.measure(counted(coarse, 4)).people == pytest.approx(
             ground.measure(fine).people
         )
+
+    def test_a_picture_that_was_counted_at_another_size(self):
+        """Its corners are of the picture itself, three times as large."""
+        corners = 3 * np.array(SQUARE)
+        large = counted(self.uniform(2.0), picture=(3 * SIZE[0], 3 * SIZE[1]))
+        area = Ground(corners, (4, 4)).measure(large)
+        plain = Ground(SQUARE, (4, 4)).measure(counted(self.uniform(2.0)))
+        assert area.people == pytest.approx(plain.people, rel=1e-6)
+        assert area.plan == pytest.approx(plain.plan)
 
     def test_who_stands_elsewhere_is_not_on_it(self):
         density = self.uniform(1.0)
