@@ -228,6 +228,10 @@ GATES = {
     "long": replace(_gates("three times the steps"), effort=3.0),
     "he": _gates("He's initial weights", gate_std=None),
     "no-relu": _gates("no ReLU before the softmax", gate_relu=False),
+    "final-only": _hmode("loss on the final map only", NO_REL | {"output_weights": "final"}),
+    "final-only-3": replace(
+        _hmode("the same at three times the rate", NO_REL | {"output_weights": "final"}), rate=3.0
+    ),
     "fine-input": "table6/DB1",
     "no-attention": "table4/no-attention",
 }

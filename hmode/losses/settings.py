@@ -13,7 +13,7 @@ CHOICES = {
     "relative_form": relative.FORMS,
     "relative_mining": (*relative.MINING, "matryoshka"),
     "importance_form": gates.FORMS,
-    "output_weights": ("equal", "official"),
+    "output_weights": ("equal", "official", "final"),
 }
 
 
@@ -35,7 +35,7 @@ class LossSettings:
     `relative_reduction` "mean" divides the hinges' sum by the number of pixels. `relative_mining`
     "matryoshka" replaces REL's regions by nested squares (`nested_count_loss`), which have no
     cells, regions, sublists or form. `output_weights` "official" weighs experts 1, groups 2 and
-    the final map 4.
+    the final map 4; "final" the final map alone, so that experts learn only what gates give them.
 
     The paper has no importance loss for gating net 2: `importance2_weight` is of the same for it.
 

@@ -215,5 +215,6 @@ def output_weights(prediction: Prediction, choice: str) -> Tensor | None:
         return None
     groups = sum(level.shape[1] for level in prediction.levels)
     new_full = prediction.density.new_full  # made on the device: a copy to a GPU makes it wait
-    experts = prediction.experts.shape[1]
-    return torch.cat([new_full((experts,), 1.0), new_full((groups,), 2.0), new_full((1,), 4.0)])
+    sizes = (prediction.experts.shape[1], groups, 1)
+    values = {"official": (1.0, 2.0, 4.0), "final": (0.0, 0.0, 1.0)}[choice]
+    return torch.cat([new_full((n,), value) for n, value in zip(sizes, values, strict=True)])
