@@ -16,8 +16,14 @@ def test_a_row_for_each_training_and_none_trained_twice(tmp_path):
     for row in rows:
         assert 0 <= float(row["wrong"]) <= int(row["pairs"])
         assert 0 <= int(row["hard_pairs"]) <= int(row["pairs"])
-        assert all(0 < float(row[f"rel_{time}"]) < 10 for time in ("start", "middle", "end"))
     assert rows[0]["pairs"] == rows[1]["pairs"]
-    assert rows[0]["rel_start"] == rows[1]["rel_start"]  # the same weights and batches
+    gradients = list(csv.DictReader(path.with_name("gradients.csv").open(newline="")))
+    assert {row["moment"] for row in gradients} == {"start", "middle", "end"}
+    assert all(float(row["norm"]) > 0 for row in gradients)
+    start = [
+        [row["norm"] for row in gradients if (row["moment"], row["experiment"]) == ("start", name)]
+        for name in ("hmode", "hmode+rel")
+    ]
+    assert start[0] == start[1]  # the same weights and batches, REL looked at in both
     assert len(first.output.splitlines()) == 2
     assert CliRunner().invoke(order.main, args).output == ""

@@ -1,10 +1,12 @@
-"""Does REL put regions into the order of their counts? Trainings with and without it.
+"""Does REL put regions into the order of their counts, and how hard does each loss term pull?
 
     python -m hmode.experiments.order --seeds 5
+    python -m hmode.experiments.order --dataset sha --seeds 1
 
-trains HMoDE and HMoDE+REL on the data set `order`, in which many people can hardly be seen beside
-masks where nobody is, and keeps a row of each training in figures/<profile>/<data set>/order.csv;
-rows that are there are not trained again.
+trains HMoDE and HMoDE+REL, by default on the data set `order`, in which many people can hardly be
+seen beside masks where nobody is. A row of each training goes to
+figures/<profile>/<data set>/order.csv, the gradients of its loss terms at its start, middle and end
+to gradients.csv beside it; trainings that are there are not run again.
 """
 
 import csv
@@ -20,16 +22,22 @@ from hmode.density import batch_density_maps
 from hmode.evaluation import predict
 from hmode.experiments.registry import EXPERIMENTS, HMODE, HMODE_REL
 from hmode.experiments.running import initial_model, splits
+from hmode.losses import SETTINGS
 from hmode.metrics import mae, mse
-from hmode.profiles import PROFILES, Schedule, load_profile
+from hmode.profiles import PROFILES, load_profile
 from hmode.step import TrainingStep, float32_products, make_accelerator
 
 PROBED = 4  # batches whose gradients are looked at, the same at any time
 
 
 def train_and_watch(
-    name: str, dataset: str = "order", profile: str = "quick", seed: int = 0, device: str = "auto"
-) -> dict:
+    name: str,
+    dataset: str = "order",
+    profile: str = "quick",
+    seed: int = 0,
+    device: str = "auto",
+    data_root: Path | None = None,
+) -> tuple[dict, list[dict]]:
     """Train an experiment and see how it orders regions, without a run folder.
 
     Returns:
@@ -38,15 +46,15 @@ def train_and_watch(
         - mae, mse, mean_mae: on the test split, of the weights at the end (their running average);
           of always predicting the mean training count.
         - wrong, pairs, hard_wrong, hard_pairs: of the final map, see `order_errors`.
-        - rel_start, rel_middle, rel_end: the length of REL's gradient as a share of the whole
-          loss's, mean over batches; of a training without REL, what it would be with it.
+
+        And the rows of `pulls` at the start, in the middle and at the end.
 
     Raises:
         InputError: a name is unknown.
     """
     settings, experiment = load_profile(profile, dataset), EXPERIMENTS[name]
     schedule = experiment.settings(settings)
-    train, _, test = splits(dataset, settings)
+    train, _, test = splits(dataset, settings, data_root)
     accelerator = make_accelerator(device, schedule.precision)
     sampler = CropSampler(
         train,
@@ -56,17 +64,28 @@ def train_and_watch(
         device=accelerator.device,
     )
     step = TrainingStep(accelerator, initial_model(experiment, settings, seed, train), schedule)
-    whole = EXPERIMENTS[HMODE_REL].settings(settings)  # with REL, whether it takes part or not
-    shares = {"rel_start": rel_share(step.network, sampler, whole)}
+    identity = {"experiment": name, "dataset": dataset, "profile": profile, "seed": seed}
+    found = []
+
+    def look(moment: str) -> None:
+        rows = pulls(step.network, sampler, schedule.sigma)
+        found.extend(identity | {"moment": moment} | row for row in rows)
+
+    look("start")
     with float32_products(schedule.precision):
         for epoch in range(schedule.epochs):
             if epoch == schedule.epochs // 2:
-                shares["rel_middle"] = rel_share(step.network, sampler, whole)
+                look("middle")
             step.begin_epoch(schedule.rate(epoch), seed, epoch)
             for batch in sampler.epoch(epoch):
                 step(batch)
-    shares["rel_end"] = rel_share(step.network, sampler, whole)
-    model = step.kept.eval()
+    look("end")
+    scores = score(step.kept.eval(), test, schedule)
+    return identity | scores | {"mean_mae": _mean_error(train, test)}, found
+
+
+def score(model, test, schedule) -> dict:
+    """MAE, MSE and the order of regions on annotated images."""
     views = [view(each, predict(model, each), sigma=schedule.sigma) for each in test]
     cells = schedule.loss.cells
     side = schedule.crop // (model.stride * cells)  # the regions that REL sees in training
@@ -74,50 +93,69 @@ def train_and_watch(
     (order,) = [row for row in rows if row.pop("map") == "final"]
     true = np.array([each.count for each in views])
     found = [(each.pixels * each.maps[-1]).sum(dtype=float) for each in views]
-    mean = true_counts(train).mean()
-    return {
-        **{"experiment": name, "dataset": dataset, "profile": profile, "seed": seed},
-        **{"mae": mae(true, found), "mse": mse(true, found), "mean_mae": mae(true, mean)},
-        **order,
-        **shares,
-    }
+    return {"mae": mae(true, found), "mse": mse(true, found), **order}
 
 
-def rel_share(model, sampler: CropSampler, schedule: Schedule) -> float:
-    """REL's gradient as a share of the whole loss's, mean over the first batches of an epoch."""
-    found = []
-    for batch in islice(sampler.epoch(0), PROBED):
-        target = batch_density_maps(
-            batch.points, batch.valid, batch.images.shape[-2:], sigma=schedule.sigma
-        )
-        norms = gradient_norms(model, batch.images, target, schedule.loss)
-        found.append(norms["relative"] / norms["total"])
-    return float(np.mean(found))
+def _mean_error(train, test) -> float:
+    return mae(true_counts(test), true_counts(train).mean())
+
+
+def pulls(model, sampler: CropSampler, sigma: float) -> list[dict]:
+    """How hard each loss term pulls at the weights, REL among them, with the default's sums over
+    pixels and with means: rows of settings, term, and norm, the length of its gradient, mean over
+    the first batches of an epoch."""
+    rows = []
+    for name in ("paper", "means"):
+        norms = [
+            gradient_norms(model, batch.images, _target(batch, sigma), SETTINGS[name])
+            for batch in islice(sampler.epoch(0), PROBED)
+        ]
+        for term in norms[0]:
+            mean = float(np.mean([each[term] for each in norms]))
+            rows.append({"settings": name, "term": term, "norm": mean})
+    return rows
+
+
+def _target(batch, sigma: float):
+    size = batch.images.shape[-2:]
+    return batch_density_maps(batch.points, batch.valid, size, sigma=sigma)
 
 
 @click.command()
 @click.option("--dataset", default="order", show_default=True)
+@click.option("--data-root", type=click.Path(path_type=Path), envvar="HMODE_DATA")
 @click.option("--profile", type=click.Choice(PROFILES), default="quick", show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, help="The first of --seeds.")
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--output", type=click.Path(path_type=Path), default=Path("figures"))
-def main(dataset: str, profile: str, seed: int, seeds: int, device: str, output: Path) -> None:
-    """Train HMoDE with and without REL and keep a row of each training."""
-    path = output / profile / dataset / "order.csv"
-    rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
-    done = {(row["experiment"], int(row["seed"])) for row in rows}
+def main(dataset, data_root, profile, seed, seeds, device, output) -> None:
+    """Train HMoDE with and without REL and keep what came of each training."""
+    folder = output / profile / dataset
     for each in range(seed, seed + seeds):
         for name in (HMODE, HMODE_REL):
+            done = {(row["experiment"], int(row["seed"])) for row in _read(folder / "order.csv")}
             if (name, each) in done:
                 continue
-            rows.append(train_and_watch(name, dataset, profile, each, device))
-            click.echo(", ".join(f"{key} {value}" for key, value in rows[-1].items()))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("w", newline="") as file:
-                writer = csv.DictWriter(file, rows[-1], lineterminator="\n")
-                writer.writeheader()
-                writer.writerows(rows)
+            row, gradients = train_and_watch(name, dataset, profile, each, device, data_root)
+            click.echo(", ".join(f"{key} {value}" for key, value in row.items()))
+            _append(folder / "gradients.csv", gradients)
+            _append(folder / "order.csv", [row])
+
+
+def _read(path: Path) -> list[dict]:
+    return list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+
+
+def _append(path: Path, rows: list[dict]) -> None:
+    """Write rows besides those that are there of other trainings."""
+    new = {(row["experiment"], row["seed"]) for row in rows}
+    kept = [row for row in _read(path) if (row["experiment"], int(row["seed"])) not in new]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[-1], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept + rows)
 
 
 if __name__ == "__main__":
