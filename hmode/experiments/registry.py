@@ -232,6 +232,11 @@ GATES = {
     "final-only-3": replace(
         _hmode("the same at three times the rate", NO_REL | {"output_weights": "final"}), rate=3.0
     ),
+    "final-only-long": replace(
+        _hmode("the same, three times the steps", NO_REL | {"output_weights": "final"}),
+        rate=3.0,
+        effort=3.0,
+    ),
     "fine-input": "table6/DB1",
     "no-attention": "table4/no-attention",
 }
