@@ -1,1 +1,2 @@
-"""The method of the paper and nothing else: read it in an hour, in the order of README."""
+"""The method of the paper and nothing else, to be read in an hour: image, density, crops, network,
+gating, mixture (eq. 1), prediction, losses (eq. 2 to 7), training."""

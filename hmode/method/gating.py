@@ -1,7 +1,8 @@
-"""Gating nets and the attention net (section III-B.1), all reading the encoder's last feature F.
+"""Gating nets and the attention net (section III-B.1).
 
-Two convolutions in gating net 1, six in gating net 2 and three in the attention net. The paper
-gives the number of layers and not their channels, which are those of the released code.
+Gating net 1, of two convolutions, and the attention net, of three, read the encoder's last feature
+F; gating net 2, of six, reads F' = A·F. The paper gives the number of layers and not their
+channels, which are those of the released code.
 """
 
 import math
