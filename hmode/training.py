@@ -110,8 +110,8 @@ def fit(
     accelerator = make_accelerator(device, schedule.precision)
     with _alone(accelerator, run, resume):
         if accelerator.is_main_process:
-            settings = _settings(model, schedule, seed, train, validation, test)
-            run.claim(settings, resume=resume)
+            configuration = _configuration(model, schedule, seed, train, validation, test)
+            run.claim(configuration, resume=resume)
         accelerator.wait_for_everyone()
         if not run.finished:
             sampler = CropSampler(
@@ -145,7 +145,7 @@ def _alone(accelerator: Accelerator, run: RunFolder, resume: bool):
     return run.alone(wait=accelerator.num_processes == 1)  # the other processes cannot wait
 
 
-def _settings(model, schedule, seed, train, validation, test) -> dict:
+def _configuration(model, schedule, seed, train, validation, test) -> dict:
     """All that decides what a training gives."""
     more = {name: getattr(model, name, None) for name in ("frozen", "working_pixels")}
     return {

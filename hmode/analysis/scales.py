@@ -8,6 +8,7 @@ import numpy as np
 from hmode.data import CrowdImage
 from hmode.data.camera import HEAD_WIDTH
 from hmode.errors import InputError
+from hmode.method.image import inside
 from hmode.models import HMoDE, Prediction
 
 
@@ -130,6 +131,6 @@ def confusion(
 
 def _pixels(sample: CrowdImage) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the pixels in which the heads inside the frame lie."""
-    columns, rows = np.floor(sample.points.numpy()).astype(int).T
-    inside = (rows >= 0) & (rows < sample.size[0]) & (columns >= 0) & (columns < sample.size[1])
-    return rows[inside], columns[inside]
+    points = sample.points.numpy()
+    columns, rows = np.floor(points[inside(points, sample.size)]).astype(int).T
+    return rows, columns
