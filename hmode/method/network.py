@@ -15,8 +15,9 @@ from hmode.errors import InputError
 from hmode.method.prediction import Prediction
 
 MIN_SIDE = 32
-# Channels of the encoder's convolutions; a max-pooling stands before each stage but the first.
-STAGES = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
+# The encoder's stages: channels and number of convolutions; a max-pooling stands between two.
+STAGE_CHANNELS = (64, 128, 256, 512, 512)
+STAGE_LAYERS = (2, 2, 3, 3, 3)
 # (hidden, out) channels of the decoder blocks at strides 16, 8, 4, 2, 1.
 BLOCK_CHANNELS = ((1024, 512), (512, 256), (256, 128), (128, 64), (64, 32))
 HEAD_CHANNELS = 64
@@ -91,15 +92,15 @@ class Encoder(nn.Module):
     def __init__(self, width: float):
         super().__init__()
         self.stages = nn.ModuleList()
+        self.channels = [scaled(c, width) for c in STAGE_CHANNELS]
         c_in = 3
-        for stage, channels in enumerate(STAGES):
-            layers: list[nn.Module] = [nn.MaxPool2d(2)] if stage else []
-            for c_out in channels:
-                conv, relu = conv_relu([c_in, scaled(c_out, width)], [3])
-                layers += [conv, nn.BatchNorm2d(conv.out_channels), relu]
-                c_in = conv.out_channels
+        for c, convolutions in zip(self.channels, STAGE_LAYERS, strict=True):
+            layers: list[nn.Module] = [nn.MaxPool2d(2)] if self.stages else []
+            for _ in range(convolutions):
+                conv, relu = conv_relu([c_in, c], [3])
+                layers += [conv, nn.BatchNorm2d(c), relu]
+                c_in = c
             self.stages.append(nn.Sequential(*layers))
-        self.channels = [scaled(channels[-1], width) for channels in STAGES]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         outputs = []
