@@ -32,9 +32,9 @@ OTHER = "other, with Python"
 WINOGRAD = "convolution, Winograd's"
 # Parts that no operation's name tells, by where the function is called: {kind: places}.
 STEP_PARTS = {
-    "targets": ("hmode.step.batch_density_maps",),
+    "targets": ("hmode.method.training.batch_density_maps",),
     "losses": ("hmode.step.total_loss",),
-    WINOGRAD: ("hmode.models.winograd.winograd",),
+    WINOGRAD: ("hmode.fast.winograd.winograd",),
 }
 PLAIN_STEP_PARTS = {
     "targets": ("benchmarks.plain.training.targets",),
@@ -42,7 +42,7 @@ PLAIN_STEP_PARTS = {
 }
 EVALUATION_PARTS = {
     "data": ("hmode.evaluation.normalise",),
-    WINOGRAD: ("hmode.models.winograd.winograd",),
+    WINOGRAD: ("hmode.fast.winograd.winograd",),
     "folding of batch norms": ("hmode.evaluation.for_inference",),
     "targets": ("hmode.evaluation.density_map",),
     "GAME and foreground": ("hmode.evaluation.compare",),

@@ -1,25 +1,33 @@
 """Counting whole data sets with a trained network."""
 
 import math
-import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 import torch
-from accelerate.utils import is_cuda_available
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from hmode.data import CrowdImage, normalise
-from hmode.density import density_map
+from hmode.device import process, progress_bar, resolve_device
 from hmode.errors import InputError
-from hmode.memory import kept_memory
+from hmode.fast.memory import kept_memory
+from hmode.method.density import density_map
 from hmode.metrics import FOREGROUND, Evaluation, ImageCount, game_errors, people_in
 from hmode.models import CountingNetwork, Prediction, build_model, for_inference
 from hmode.models.weights import require_fit
 from hmode.runs import RunFolder
+
+__all__ = [
+    "count_images",
+    "counted",
+    "evaluate",
+    "load_run",
+    "predict",
+    "process",
+    "progress_bar",
+    "resolve_device",
+]
 
 # Pixels that are counted at once: more no longer fit into a processor's cache; a GPU has room.
 BATCH = {"cpu": 2**18, "cuda": 2**23}
@@ -187,13 +195,6 @@ def predictions(model: CountingNetwork, samples: list[CrowdImage]) -> list[Predi
     return [predict(model, each) for each in samples]
 
 
-def process() -> tuple[int, int]:
-    """This process's rank and the number of processes that train together."""
-    if torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
 def load_run(run_dir: str | Path, which: str = "best") -> CountingNetwork:
     """The network of a run folder with its "best" or "last" weights, in evaluation mode.
 
@@ -210,27 +211,3 @@ def load_run(run_dir: str | Path, which: str = "best") -> CountingNetwork:
     model.load_state_dict(weights, assign=True)
     model.working_pixels = run.config().get("working_pixels")
     return model.eval()
-
-
-def resolve_device(device: str) -> torch.device:
-    """ "auto" is the CUDA device where there is one.
-
-    Raises:
-        InputError: the device is unknown or not there.
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device is {device!r}, expected 'auto', 'cpu' or 'cuda'")
-    # accelerate asks without starting CUDA, so that processes can still be forked from this one.
-    there = is_cuda_available()
-    if device == "cuda" and not there:
-        raise InputError("device is 'cuda', but torch finds no CUDA device")
-    return torch.device("cuda" if device != "cpu" and there else "cpu")
-
-
-def progress_bar(total: int, progress: bool | None) -> tqdm:
-    """A bar for `total` steps; hidden if not wanted, with None where nobody watches."""
-    if progress is None:  # a terminal, or a notebook that is not run in a batch
-        ipython = sys.modules.get("IPython")  # imported by the plots too, outside of a notebook
-        notebook = ipython is not None and ipython.get_ipython() is not None
-        progress = sys.stderr.isatty() or (notebook and not os.environ.get("HMODE_STATIC"))
-    return tqdm(total=total, disable=not progress or process()[0] > 0)

@@ -4,10 +4,9 @@
 needs its weights and the optimiser's moments to go on as if nothing had happened.
 """
 
-import math
 import time
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,9 +16,11 @@ from torch import Tensor
 
 from hmode import checkpoint
 from hmode.data import CropSampler, CrowdImage, Resident, identify
+from hmode.device import progress_bar
 from hmode.errors import InputError, TrainingError
-from hmode.evaluation import evaluate, progress_bar
-from hmode.memory import kept_memory
+from hmode.evaluation import evaluate
+from hmode.fast.memory import kept_memory
+from hmode.method.training import require_finite, run_epoch
 from hmode.models import CountingNetwork
 from hmode.profiles import Schedule
 from hmode.runs import RunFolder, read_checkpoint
@@ -37,7 +38,7 @@ from hmode.step import (
 
 
 @dataclass(frozen=True, eq=False)
-class Training:
+class Trained:
     """What `fit` returns.
 
     Attributes:
@@ -60,6 +61,9 @@ class Training:
         return min(values, default=None)
 
 
+Training = Trained  # its former name
+
+
 def fit(
     model: CountingNetwork,
     train: Sequence[CrowdImage],
@@ -74,7 +78,7 @@ def fit(
     device: str = "auto",
     compute: Compute = DEFAULT,
     progress: bool | None = None,
-) -> Training:
+) -> Trained:
     """Train a network; go on where an earlier call with the same arguments was interrupted.
 
     The weights kept as the best are those with the least MAE on `validation`; `test` is at most
@@ -106,8 +110,8 @@ def fit(
     accelerator = make_accelerator(device, schedule.precision)
     with _alone(accelerator, run, resume):
         if accelerator.is_main_process:
-            settings = _settings(model, schedule, seed, train, validation, test)
-            run.claim(settings, resume=resume)
+            configuration = _configuration(model, schedule, seed, train, validation, test)
+            run.claim(configuration, resume=resume)
         accelerator.wait_for_everyone()
         if not run.finished:
             sampler = CropSampler(
@@ -131,7 +135,7 @@ def fit(
         model.cpu().load_state_dict(run.weights("best"))
     history, timing = _rows(run, "history.csv", "val_mae"), _rows(run, "timing.csv", "seconds")
     seconds = sum(row["seconds"] for row in timing)
-    return Training(run.path, history, _best(history)["epoch"], seconds)
+    return Trained(run.path, history, _best(history)["epoch"], seconds)
 
 
 def _alone(accelerator: Accelerator, run: RunFolder, resume: bool):
@@ -141,13 +145,13 @@ def _alone(accelerator: Accelerator, run: RunFolder, resume: bool):
     return run.alone(wait=accelerator.num_processes == 1)  # the other processes cannot wait
 
 
-def _settings(model, schedule, seed, train, validation, test) -> dict:
+def _configuration(model, schedule, seed, train, validation, test) -> dict:
     """All that decides what a training gives."""
-    more = {name: getattr(model, name) for name in ("frozen", "working_pixels")}
+    more = {name: getattr(model, name, None) for name in ("frozen", "working_pixels")}
     return {
         "model": model.config,
         **{name: value for name, value in more.items() if value is not None},
-        "initial_weights": model.initial_weights,
+        "initial_weights": getattr(model, "initial_weights", None),
         "schedule": asdict(schedule),
         "seed": seed,
         "train": identify(train),
@@ -192,7 +196,8 @@ class _Loop:
                 row |= self.validate("val", validation, due)
                 if test is not None:
                     row |= self.validate("test", test, due)
-                _require_finite(row, self.run.path)
+                with _naming(self.run):
+                    require_finite(row)
                 history.append(row)
                 timing.append({"epoch": epoch + 1, "seconds": round(seconds, 3), **_peak_memory()})
                 bar.set_postfix(loss=f"{row['total']:.3g}", val_mae=_best(history)["val_mae"])
@@ -200,28 +205,15 @@ class _Loop:
 
     def run_epoch(self, epoch: int, bar) -> dict:
         """One pass over the training set; returns its history row."""
-        schedule = self.schedule
-        self.step.begin_epoch(schedule.rate(epoch), self.seed, epoch)
-        sums: dict[str, Tensor] = {}
-        highest = torch.zeros((), device=self.accelerator.device)
-        with equal_sizes():
-            for batch in self.sampler.epoch(epoch):
-                losses, values = self.take_step(batch)
-                # Watched on the device: reading a value back would make it wait, step by step.
-                sums = {name: sums.get(name, 0) + loss for name, loss in losses.items()}
-                highest = torch.maximum(highest, values)
-                bar.update()
-        means = self.accelerator.reduce(torch.stack([*sums.values()]), "mean") / self.sampler.steps
-        highest = self.accelerator.gather(highest[None]).amax(dim=0)
-        row = {
-            "epoch": epoch + 1,
-            "learning_rate": schedule.rate(epoch),
-            **dict(zip(sums, means.tolist(), strict=True)),
-        }
-        weights = sum(p.detach().sum() for p in self.step.network.parameters()).item()
-        _require_finite(row | {"weights": weights}, self.run.path)
-        _require_alive(row, highest.tolist(), self.run.path)
-        return row
+        with equal_sizes(), _naming(self.run):
+            return run_epoch(
+                self.step,
+                self.sampler,
+                epoch,
+                seed=self.seed,
+                take=self.take_step,
+                done=bar.update,
+            )
 
     def validate(self, name: str, dataset, due: bool) -> dict:
         """MAE and MSE on a data set, or empty columns when none is due."""
@@ -270,24 +262,13 @@ def _require_whole(run: RunFolder, history: list, timing: list, done: int) -> No
         )
 
 
-def _require_finite(row: dict, run_dir: Path) -> None:
-    bad = [name for name, value in row.items() if value is not None and not math.isfinite(value)]
-    if bad:
-        raise TrainingError(
-            f"{run_dir}: {', '.join(bad)} not finite in epoch {row['epoch']}; lower the learning "
-            f"rate ({row['learning_rate']:g}) or use precision='no'. The last good checkpoint is "
-            "kept"
-        )
-
-
-def _require_alive(row: dict, highest: list[float], run_dir: Path) -> None:
-    dead = [c for c, value in enumerate(highest) if value <= 0]
-    if dead:
-        raise TrainingError(
-            f"{run_dir}: density maps {dead} of {len(highest)} (experts, groups, final) were zero "
-            f"everywhere in all of epoch {row['epoch']}. A map that ends in a ReLU cannot recover "
-            "from that. Check the scale of the losses, or lower the learning rate"
-        )
+@contextmanager
+def _naming(run: RunFolder) -> Iterator[None]:
+    """Puts the run's folder in front of what went wrong."""
+    try:
+        yield
+    except TrainingError as error:
+        raise TrainingError(f"{run.path}: {error}") from None
 
 
 def _peak_memory() -> dict:

@@ -169,7 +169,7 @@ def test_map_does_not_depend_on_how_many_points_one_product_takes(monkeypatch):
     points = random_points(103, (30, 40), margin=-4.0)
     sigma = torch.linspace(0.5, 6, 103)
     whole_map = hmode.density_map(points, (30, 40), sigma=sigma)
-    monkeypatch.setattr(hmode.density, "POINTS_PER_PRODUCT", 10)
+    monkeypatch.setattr("hmode.method.density.POINTS_PER_PRODUCT", 10)
     pieces = hmode.density_map(points, (30, 40), sigma=sigma)
     torch.testing.assert_close(pieces, whole_map, rtol=1e-5, atol=1e-6)
 

@@ -11,7 +11,7 @@ from hmode.analysis import confusion, expert_weights, head_sizes, right_expert
 from hmode.data.camera import HEAD_WIDTH
 from hmode.data.sample import CrowdImage
 from hmode.errors import InputError
-from hmode.models import HMoDE
+from hmode.models import Baseline, HMoDE
 
 
 def image(sizes, side=64, name="row"):
@@ -21,6 +21,20 @@ def image(sizes, side=64, name="row"):
     for i, size in enumerate(sizes):
         scale[:, 8 * i : 8 * i + 8] = size / HEAD_WIDTH
     return CrowdImage(torch.zeros(3, side, side, dtype=torch.uint8), points, name, scale)
+
+
+def test_the_average_weighs_all_experts_the_same():
+    with torch.no_grad():
+        found = Baseline(width=1 / 16).eval()(torch.randn(1, 3, 64, 64))
+    mixed = (found.expert_weights() * found.experts).sum(dim=1, keepdim=True)
+    torch.testing.assert_close(mixed, found.density)
+
+
+def test_a_batch_has_the_weights_of_each_image():
+    with torch.no_grad():
+        found = HMoDE(width=1 / 16, groups=[[0, 2]]).eval()(torch.randn(2, 3, 64, 96))
+    each = [found.image(i).expert_weights() for i in range(2)]
+    assert torch.equal(found.expert_weights(), torch.cat(each))
 
 
 class TestExpertWeights:

@@ -4,36 +4,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from hmode.data import CrowdImage
 from hmode.data.camera import HEAD_WIDTH
 from hmode.errors import InputError
+from hmode.method.image import inside
 from hmode.models import HMoDE, Prediction
 
 
 def expert_weights(model: HMoDE, prediction: Prediction) -> np.ndarray:
-    """What each expert weighs in the final map, all levels of gates taken together.
+    """`Prediction.expert_weights` of one image, float32 `[K, h, w]`.
 
     Args:
         prediction: of that model for one image (a batch of one).
-
-    Returns:
-        float32 `[K, h, w]`, summing to one over experts; Σ_k weight x expert is the final map
-        (but with `gating="channel"`, which mixes features).
     """
-    experts = prediction.experts.shape[1]
-    shares = np.eye(experts, dtype=np.float32)[:, :, None, None]  # [inputs of a level, K, h, w]
-    for level, gate in zip(model.levels, prediction.gates, strict=True):
-        mixed = [
-            (_array(weights)[:, None] * shares[list(group)]).sum(axis=0)  # [N, 1, h, w] x [N, K, …]
-            for group, weights in zip(level.groups, gate[0], strict=True)
-        ]
-        passed = [np.broadcast_to(shares[i], mixed[0].shape) for i in level.passed]
-        shares = np.stack([*mixed, *passed])
-    if prediction.gate2 is None:
-        return shares[0]
-    return (_array(prediction.gate2[0])[:, None] * shares).sum(axis=0)
+    return prediction.expert_weights()[0].detach().cpu().float().numpy()
 
 
 def head_sizes(sample: CrowdImage) -> np.ndarray:
@@ -146,10 +131,6 @@ def confusion(
 
 def _pixels(sample: CrowdImage) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the pixels in which the heads inside the frame lie."""
-    columns, rows = np.floor(sample.points.numpy()).astype(int).T
-    inside = (rows >= 0) & (rows < sample.size[0]) & (columns >= 0) & (columns < sample.size[1])
-    return rows[inside], columns[inside]
-
-
-def _array(values: Tensor) -> np.ndarray:
-    return values.detach().cpu().float().numpy()
+    points = sample.points.numpy()
+    columns, rows = np.floor(points[inside(points, sample.size)]).astype(int).T
+    return rows, columns

@@ -4,8 +4,7 @@ import torch
 from torch import Generator, Tensor
 
 from hmode.errors import InputError
-from hmode.losses.density import cell_side, over_maps
-from hmode.losses.relative import region_sums, uncut, whole_regions
+from hmode.method.losses import cell_side, over_maps, region_sums, uncut, whole_regions
 
 SQUARES = 5
 SHRINK = 0.75
@@ -23,14 +22,9 @@ def local_count_loss(
     image and regions. (REL's "mean" reduction is the same: hinges over pixels.)
 
     Args:
-        pred: `[B, C, h, w]`, all supervised maps.
+        pred, output_weights: see `density_loss`, as for the scalar returned.
         target: `[B, 1, H, W]` in the unit of `pred`; H = s h and W = s w for a whole s.
         cells: regions per side; divides H and W.
-        output_weights: `[C]`, or None for equal weights of one.
-
-    Returns:
-        A scalar, summed over maps and averaged over the batch; value and gradient are those of
-        `pred` repeated s x s.
 
     Raises:
         InputError: cells does not divide the image, or the grids do not fit.
@@ -65,14 +59,10 @@ def nested_count_loss(
     one density map gave it.
 
     Args:
-        pred: `[B, C, h, w]`, all supervised maps.
+        pred, output_weights: see `density_loss`; the scalar returned is in the unit of a summed
+            map.
         target: `[B, 1, H, W]`; only its size counts, and that H = s h and W = s w for a whole s.
-        output_weights: `[C]`, or None for equal weights of one.
         generator: draws the anchors, on pred's device.
-
-    Returns:
-        A scalar in the unit of a summed map, summed over maps and averaged over the batch; value
-        and gradient are those of `pred` repeated s x s.
 
     Raises:
         InputError: there is no generator, or the grids do not fit.

@@ -1,4 +1,4 @@
-"""The training loss (eq. 7): named terms and their weighted sum."""
+"""The training loss with every term there is: the paper's, its variants', and other methods'."""
 
 from dataclasses import dataclass
 
@@ -6,26 +6,26 @@ import torch
 from torch import Generator, Tensor
 
 from hmode.errors import InputError
-from hmode.losses.density import attention_loss, cell_side, density_loss
-from hmode.losses.gates import importance_loss
 from hmode.losses.local import local_count_loss, nested_count_loss
 from hmode.losses.matching import count_loss, transport_loss, variation_loss
 from hmode.losses.ranking import ranking_loss
-from hmode.losses.relative import relative_count_loss
 from hmode.losses.settings import LossSettings, loss_settings
-from hmode.models.prediction import Prediction
+from hmode.losses.variants import importance_loss, relative_count_loss
+from hmode.method import losses
+from hmode.method.losses import TERMS, cell_side, weighted_sum
+from hmode.method.prediction import Prediction
 
 
 def total_loss(
     prediction: Prediction,
     target: Tensor,
-    settings: LossSettings | str = "paper",
+    settings: losses.LossSettings | str = "paper",
     *,
     points: Tensor | None = None,
     valid: Tensor | None = None,
     generator: Generator | None = None,
 ) -> dict[str, Tensor]:
-    """L (eq. 7): L_Des + L_Rel on each of the C maps, L_Att and L_Eim where there are gates.
+    """L (eq. 7), and the terms of variants and other methods: those of `ALL_TERMS`.
 
     REL and the absolute local counts act on all maps, the other methods' terms on the final one.
     A network with a branch of its own for local counts (`Prediction.local`; Table IX, DB) gets
@@ -33,43 +33,28 @@ def total_loss(
     regions: here the final density map's.
 
     Args:
-        prediction: of a network, in training mode or not.
-        target: density map `[B, 1, H, W]` in people per pixel, at the images' size.
+        prediction, target: see `hmode.method.losses.total_loss`, as for what is returned.
         settings: `LossSettings` or the name of one of `SETTINGS`.
         points: `[B, N, 2]`, the heads (x, y) in pixels, inside the image and padded; for the terms
             transport, count and variation.
         valid: bool `[B, N]`, False for padding.
         generator: for `relative_mining` "random" and "matryoshka".
 
-    Returns:
-        The terms that take part, unweighted, by name (those of `TERMS`), and "total", their
-        weighted sum; scalars.
-
     Raises:
         InputError: a term lacks the points or the generator that it needs, or the grids do not
             fit.
     """
     settings = loss_settings(settings)
-    step = Step(prediction, target, settings, points, valid, generator)
-    weights = {name: getattr(settings, f"{name}_weight") for name in TERMS}
-    if prediction.attention is None:
-        weights["attention"] = 0.0
-    if not prediction.gates:
-        weights["importance"] = 0.0
-    if prediction.gate2 is None:
-        weights["importance2"] = 0.0
-    losses = {name: term(step) for name, term in TERMS.items() if weights[name] > 0}
-    nothing = torch.zeros((), device=target.device)
-    losses["total"] = sum((weights[name] * loss for name, loss in losses.items()), start=nothing)
-    return losses
+    if not isinstance(settings, LossSettings):
+        return losses.total_loss(prediction, target, settings)
+    inputs = LossInputs(prediction, target, settings, points, valid, generator)
+    return weighted_sum(inputs, ALL_TERMS)
 
 
 @dataclass(eq=False)
-class Step:
-    """What the terms are made from: the arguments of `total_loss`, and what several terms use."""
+class LossInputs(losses.LossInputs):
+    """The arguments of `total_loss`, and what several terms use."""
 
-    prediction: Prediction
-    target: Tensor
     settings: LossSettings
     points: Tensor | None
     valid: Tensor | None
@@ -83,10 +68,6 @@ class Step:
     @property
     def output_weights(self) -> Tensor | None:
         return output_weights(self.prediction, self.settings.output_weights)
-
-    @property
-    def pixels(self) -> int:
-        return self.target.shape[-2] * self.target.shape[-1]
 
     @property
     def beside_density(self) -> int:
@@ -110,97 +91,78 @@ class Step:
         return self.points, self.valid
 
 
-def _density(step: Step) -> Tensor:
-    return density_loss(
-        step.prediction.maps,
-        step.target,
-        scale=step.prediction.scale,
-        reduction=step.settings.density_reduction,
-        output_weights=step.output_weights,
-    )
-
-
-def _relative(step: Step) -> Tensor:
-    settings, local = step.settings, step.prediction.local
+def _relative(inputs: LossInputs) -> Tensor:
+    settings, local = inputs.settings, inputs.prediction.local
     own_branch = local is not None
-    maps = local if own_branch else step.prediction.maps
-    weights = None if own_branch else step.output_weights
+    maps = local if own_branch else inputs.prediction.maps
+    more = {
+        "output_weights": None if own_branch else inputs.output_weights,
+        "generator": inputs.generator,
+    }
     if settings.relative_mining == "matryoshka":
-        loss = nested_count_loss(
-            maps, step.scaled, output_weights=weights, generator=step.generator
-        )
+        loss = nested_count_loss(maps, inputs.scaled, **more)
     else:
         loss = relative_count_loss(
             maps,
-            step.target,
-            scale=step.prediction.scale,
-            judged=step.prediction.density if own_branch else None,
+            inputs.target,
+            scale=inputs.prediction.scale,
+            judged=inputs.prediction.density if own_branch else None,
             cells=settings.cells,
             regions=settings.regions,
             sublists=settings.sublists,
             mining=settings.relative_mining,
             form=settings.relative_form,
-            output_weights=weights,
-            generator=step.generator,
+            **more,
         )
-    return loss / step.pixels if settings.relative_reduction == "mean" else loss
+    return loss / inputs.pixels if settings.relative_reduction == "mean" else loss
 
 
-def _attention(step: Step) -> Tensor:
-    return attention_loss(
-        step.prediction.attention,
-        step.target,
-        reduction=step.settings.attention_reduction,
-        threshold=step.settings.attention_threshold,
+def _importance(inputs: LossInputs) -> Tensor | None:
+    gates, form = inputs.prediction.gates, inputs.settings.importance_form
+    return sum(importance_loss(gate, form=form) for gate in gates) if gates else None
+
+
+def _importance2(inputs: LossInputs) -> Tensor | None:
+    gate = inputs.prediction.gate2
+    if gate is None:
+        return None
+    return importance_loss(gate[:, None], form=inputs.settings.importance_form)  # one group of all
+
+
+def _ranking(inputs: LossInputs) -> Tensor:
+    return inputs.beside_density * ranking_loss(
+        inputs.people.sum(dim=(1, 2, 3)),
+        inputs.target.sum(dim=(1, 2, 3)),
+        temperature=inputs.settings.ranking_temperature,
     )
 
 
-def _importance(step: Step) -> Tensor:
-    form = step.settings.importance_form
-    return sum(importance_loss(gate, form=form) for gate in step.prediction.gates)
-
-
-def _importance2(step: Step) -> Tensor:
-    gate = step.prediction.gate2[:, None]  # one group of all
-    return importance_loss(gate, form=step.settings.importance_form)
-
-
-def _ranking(step: Step) -> Tensor:
-    return step.beside_density * ranking_loss(
-        step.people.sum(dim=(1, 2, 3)),
-        step.target.sum(dim=(1, 2, 3)),
-        temperature=step.settings.ranking_temperature,
+def _local(inputs: LossInputs) -> Tensor:
+    return inputs.beside_density * local_count_loss(
+        inputs.prediction.maps,
+        inputs.scaled,
+        cells=inputs.settings.cells,
+        output_weights=inputs.output_weights,
     )
 
 
-def _local(step: Step) -> Tensor:
-    return step.beside_density * local_count_loss(
-        step.prediction.maps,
-        step.scaled,
-        cells=step.settings.cells,
-        output_weights=step.output_weights,
-    )
+def _transport(inputs: LossInputs) -> Tensor:
+    return transport_loss(inputs.people, *inputs.heads, stride=inputs.prediction.stride)
 
 
-def _transport(step: Step) -> Tensor:
-    return transport_loss(step.people, *step.heads, stride=step.prediction.stride)
+def _count(inputs: LossInputs) -> Tensor:
+    _, valid = inputs.heads
+    return count_loss(inputs.people, valid)
 
 
-def _count(step: Step) -> Tensor:
-    _, valid = step.heads
-    return count_loss(step.people, valid)
+def _variation(inputs: LossInputs) -> Tensor:
+    return variation_loss(inputs.people, *inputs.heads, stride=inputs.prediction.stride)
 
 
-def _variation(step: Step) -> Tensor:
-    return variation_loss(step.people, *step.heads, stride=step.prediction.stride)
-
-
-TERMS = {
-    "density": _density,  # L_Des
-    "relative": _relative,  # L_Rel, REL
-    "attention": _attention,  # L_Att
-    "importance": _importance,  # L_Eim
-    "importance2": _importance2,  # the same for gating net 2
+ALL_TERMS = TERMS | {
+    "relative": _relative,
+    "importance": _importance,
+    "importance2": _importance2,
     "ranking": _ranking,  # GRL
     "local": _local,  # ALC
     "transport": _transport,  # DM-Count's three

@@ -10,20 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hmode.method.image import people_in
+
 # Where a target density map is above this, in people per pixel, is the foreground A^g (eq. 5).
 FOREGROUND = 1e-5
 # GAME is given for levels 0 to 3.
 GAME_LEVELS = 4
-
-
-def people_in(region: Tensor, points: Tensor) -> Tensor:
-    """Which of the points `[N, 2]`, (x, y), lie in a region, bool `[H, W]`: bool `[N]`."""
-    height, width = region.shape
-    x, y = points.unbind(1)
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    found = inside.clone()
-    found[inside] = region[y[inside].long(), x[inside].long()]
-    return found
 
 
 def game_errors(density: Tensor, points: Tensor) -> np.ndarray:

@@ -1,14 +1,13 @@
-"""Counting networks."""
+"""Counting networks: the paper's with all variants, and two rivals."""
 
 from hmode.errors import InputError
-from hmode.models.backbone import EncoderDecoder, MultiScaleNetwork
-from hmode.models.counter import CountingNetwork
-from hmode.models.csrnet import CSRNet
-from hmode.models.dmcount import DMCount
-from hmode.models.folded import for_inference
+from hmode.fast.folded import for_inference
+from hmode.method.network import EncoderDecoder, MultiScaleNetwork
+from hmode.method.prediction import Prediction
 from hmode.models.mixture import Baseline, Concat, HMoDE
+from hmode.models.network import CountingNetwork
 from hmode.models.official import load_official
-from hmode.models.prediction import Prediction
+from hmode.models.rivals import CSRNet, DMCount
 
 MODELS = {model.__name__: model for model in (Baseline, Concat, HMoDE, CSRNet, DMCount)}
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from hmode.models.backbone import conv_relu, density_head, resize
+from hmode.method.network import conv_relu, density_head, resize
 
 
 class ChannelMixing(nn.Module):

@@ -1,34 +1,27 @@
-"""Gating nets and the attention net (section III-B.1), with the designs of Tables IV, V and VII.
-
-The default is the paper's network: pixel-wise soft weights, two convolutions in gating net 1, six
-in gating net 2 and three in the attention net, all reading the encoder's last feature F.
-"""
-
-import math
+"""The designs of gating and attention nets in Tables IV, V and VII."""
 
 import torch
 from torch import Tensor, nn
 
-from hmode.models.backbone import conv_relu, scaled, to_grid
+from hmode.method import gating
+from hmode.method.gating import ATTENTION_CHANNELS, GATE1_CHANNELS, INITIAL_STD
+from hmode.method.network import conv_relu, scaled
 
 # What a gating net's weights are weights of (Table IV); see `GatingNet`.
 GATINGS = ("pixel", "image", "hard", "channel")
 
 # A design's layers before its output: the channels of 3 x 3 convolutions, or of one block that
-# stands in their place. The paper gives the number of layers and not their channels: the default's
-# are those of the released code; in the others each width is repeated, and a block has the
-# channels of the last convolution that it replaces.
+# stands in their place. The paper gives no channels: in the designs that are not its default each
+# width is repeated, and a block has the channels of the last convolution that it replaces.
 GATE1_DESIGNS = {
-    "conv2": (256,),
+    "conv2": GATE1_CHANNELS,
     "conv4": (256,) * 3,
     "conv6": (256,) * 5,
     "resblock": (256,),
     "msblock": (256,),
 }
-INITIAL_STD = 0.01
-GATE2_CHANNELS = (1024, 2048, 1024, 512, 256)
 ATTENTION_DESIGNS = {
-    "conv3": (256, 128),
+    "conv3": ATTENTION_CHANNELS,
     "conv6": (256,) * 3 + (128,) * 2,
     "conv9": (256,) * 5 + (128,) * 3,
     "resblock": (128,),
@@ -36,17 +29,14 @@ ATTENTION_DESIGNS = {
 }
 
 
-class GatingNet(nn.Module):
-    """Weights for M groups of N members each, summing to one over the members of a group.
+class GatingNet(gating.GatingNet):
+    """A gating net of any design, whose weights are, by `gating`, weights of
 
-    The layers of a design, then a 1 x 1 convolution, each with a ReLU, then a softmax over the
-    members. What the weights are weights of, `gating`:
-
-    - "pixel": each member's weight at each pixel (the paper).
-    - "image": one weight for all pixels; the logits are averaged over the image, as it is padded.
+    - "pixel": each member at each pixel (the paper).
+    - "image": all pixels; the logits are averaged over the image, as it is padded.
     - "hard": one member chosen at each pixel, weight one; its gradient is the softmax's
       ("straight-through"; Bengio et al. 2013), since the choice has none.
-    - "channel": one weight for each of C channels of a member's features, averaged as for "image".
+    - "channel": each of C channels of a member's features, averaged as for "image".
 
     Args:
         c_in: channels of the features that it reads.
@@ -71,33 +61,23 @@ class GatingNet(nn.Module):
         std: float | None = INITIAL_STD,
         relu: bool = True,
     ):
-        super().__init__()
-        self.shape, self.gating = shape, gating
         channels = [c_in, *(scaled(c, width) for c in hidden)]
-        self.layers = nn.Sequential(
-            *trunk(design, channels), *conv_relu([channels[-1], math.prod(shape)], [1])
-        )
-        # As in the released code. With He's larger weights gating net 2 settles on a single group
-        # within the first epochs of a training from scratch, and no loss brings it back.
-        for module in self.layers.modules():
-            if isinstance(module, nn.Conv2d) and std is not None:
-                nn.init.normal_(module.weight, std=std)
-        # A common shift changes no softmax, but it keeps the last ReLU from starting shut.
-        nn.init.ones_(self.layers[-2].bias)
+        super().__init__(trunk(design, channels), channels[-1], shape, std)
+        self.gating = gating
         if not relu:
             self.layers[-1] = nn.Identity()
 
     def forward(self, features: Tensor, grid: tuple[int, int]) -> Tensor:
         """Features `[B, c_in, ., .]` → `[B, M, N, h, w]`; `[B, M, N, C, 1, 1]` for "channel"."""
-        logits = self.layers(features).float().unflatten(1, self.shape)  # [B, M, N, ...]
+        if self.gating == "channel":
+            return self.weigh(self.layers(features).float().unflatten(1, self.shape))
+        return super().forward(features, grid)
+
+    def weigh(self, logits: Tensor) -> Tensor:
         if self.gating in ("image", "channel"):
             logits = logits.mean(dim=(-2, -1), keepdim=True)
-        weights = logits.softmax(dim=2)
-        if self.gating == "channel":
-            return weights
-        if self.gating == "hard":
-            weights = straight_through(weights)
-        return to_grid(weights.flatten(1, 2), grid).unflatten(1, self.shape)  # [B, M, N, h, w]
+        weights = super().weigh(logits)
+        return straight_through(weights) if self.gating == "hard" else weights
 
 
 def straight_through(weights: Tensor) -> Tensor:
@@ -105,20 +85,6 @@ def straight_through(weights: Tensor) -> Tensor:
     largest = weights.argmax(dim=2, keepdim=True)
     chosen = torch.zeros_like(weights).scatter_(2, largest, 1.0)
     return chosen + (weights - weights.detach())
-
-
-class AttentionNet(nn.Module):
-    """Some layers, a 1 x 1 convolution, a sigmoid: F `[B, C, ., .]` → A `[B, 1, ., .]`."""
-
-    def __init__(self, c_in: int, width: float, design: str = "conv3"):
-        super().__init__()
-        channels = [c_in, *(scaled(c, width) for c in ATTENTION_DESIGNS[design])]
-        self.layers = trunk(design, channels)
-        self.output = nn.Conv2d(channels[-1], 1, 1)
-        nn.init.zeros_(self.output.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.output(self.layers(features)).float().sigmoid()
 
 
 def trunk(design: str, channels: list[int]) -> nn.Sequential:

@@ -1,23 +1,7 @@
-"""How a network lies in memory, and by what its convolutions are computed, while it is trained."""
+"""The former place of `hmode.fast.layout`."""
 
-import torch
-from torch import nn
+import sys
 
-from hmode.models.quick import quicken
+from hmode.fast import layout
 
-
-def lay_out(model: nn.Module, device: torch.device) -> nn.Module:
-    """Bring a network into the form in which a device trains it fastest, in place.
-
-    Weights and features lie channels last, on CPUs and CUDA devices. On a CPU convolutions that
-    gain by it are computed by Winograd's algorithm (`hmode.models.winograd`), where they are
-    computed in float32. Results change by rounding only; parameters and their names stay.
-
-    Args:
-        model: any; its features follow the order of its images and weights.
-        device: where it will be trained.
-    """
-    if device.type not in ("cpu", "cuda"):
-        return model
-    model.to(memory_format=torch.channels_last)
-    return quicken(model) if device.type == "cpu" else model
+sys.modules[__name__] = layout

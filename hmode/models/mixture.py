@@ -1,29 +1,26 @@
-"""The baseline (maps averaged) and HMoDE, the hierarchical mixture of density experts."""
+"""HMoDE with every variant of the ablations (Tables IV to IX), the baseline, and Concat."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from hmode.errors import InputError
-from hmode.models.backbone import (
+from hmode.method import mixture
+from hmode.method.gating import GATE2_CHANNELS, INITIAL_STD, AttentionNet
+from hmode.method.mixture import Level, overlapping_levels
+from hmode.method.network import (
     EncoderDecoder,
-    MultiScaleNetwork,
     conv_relu,
     density_head,
     resize,
+    scaled,
     start_alive,
     to_grid,
 )
 from hmode.models.channels import ChannelMixing, mean_weights
-from hmode.models.gating import (
-    ATTENTION_DESIGNS,
-    GATE1_DESIGNS,
-    GATE2_CHANNELS,
-    GATINGS,
-    INITIAL_STD,
-    AttentionNet,
-    GatingNet,
-)
-from hmode.models.hierarchy import inner_levels
+from hmode.models.gating import ATTENTION_DESIGNS, GATE1_DESIGNS, GATINGS, GatingNet, trunk
+from hmode.models.network import WithEncoder
 
 # What gating net 1 may read (Table VI), by the names of Fig. 2, among the five stages of the
 # encoder and the blocks of the decoder: the encoder up to conv3_3, conv4_3 and conv5_3 (strides 4,
@@ -40,25 +37,11 @@ CHOICES = {
 }
 
 
-class Baseline(MultiScaleNetwork):
-    """The paper's baseline (section IV-B.3): the K maps of the encoder-decoder, averaged.
-
-    `model(images)` returns a `Prediction` with `density` and `experts`. Arguments as those of
-    `EncoderDecoder`; the default is the paper's network.
-    """
-
-    def __init__(self, experts=3, width=1.0, weights=None, *, density_scale=100.0, **more):
-        super().__init__(
-            experts=experts, width=width, weights=weights, density_scale=density_scale, **more
-        )
-
-    def predict_maps(self, images: Tensor) -> dict:
-        _, blocks = self.features(images)
-        experts = self.expert_maps(blocks)
-        return {"experts": experts, "density": experts.mean(dim=1, keepdim=True)}
+class Baseline(WithEncoder, mixture.Baseline):
+    """The paper's baseline, `hmode.method.mixture.Baseline`, its encoder as `HMoDE`'s."""
 
 
-class Concat(EncoderDecoder):
+class Concat(WithEncoder, EncoderDecoder):
     """Multi-scale features concatenated (Table IV): one map from all K scales, without experts.
 
     The decoder's blocks are brought to the finest grid (bilinear, as inside the decoder) and one
@@ -79,22 +62,16 @@ class Concat(EncoderDecoder):
         return {"experts": density[:, :0], "density": density}
 
 
-class HMoDE(MultiScaleNetwork):
-    """The hierarchical mixture of density experts (section III-B, eq. 1).
-
-    Any `group_size` = N of the K experts form one of M = C(K, N) overlapping groups, mixed per
-    pixel by gating net 1; the groups are mixed per pixel by gating net 2, which reads the
-    attention-guided feature F' = A·F. The default is the paper's network; the other settings are
-    the variants of its ablations.
+class HMoDE(WithEncoder, mixture.HMoDE):
+    """The hierarchical mixture of density experts (section III-B, eq. 1), and its variants.
 
     Args:
-        experts: K, 2 to 5.
-        group_size: N, 2 ≤ N < K.
-        depth: levels of the hierarchy. 3 groups the groups once more in the same way before the
-            last mixture (Table VIII), by a gating net of gating net 1's design. 1 is the plain
-            mixture of experts (Table IV, "MoE"): gating net 1 mixes all K; without groups,
-            gating net 2 and attention, whose settings must be left alone.
-        width, weights, density_scale, encoder_width: as in `EncoderDecoder`.
+        experts, group_size, width, density_scale, encoder_width: see
+            `hmode.method.mixture.HMoDE`; the default is the same network.
+        depth: 2 or 3, as there; 1 is the plain mixture of experts (Table IV, "MoE"): gating net 1
+            mixes all K, without groups, gating net 2 and attention, whose settings must be left
+            alone.
+        weights: of the encoder, see `hmode.models.network.Encoder`.
         groups: None for all combinations, or the first level's groups as 0-based expert indices,
             N each; experts in none of them pass on to the next level. An ordinary hierarchy
             without overlap, ((E1, E3), E2) of Table IV, is [[0, 2]]. Depth 2 only.
@@ -114,35 +91,23 @@ class HMoDE(MultiScaleNetwork):
         InputError: a setting is out of its range, or settings contradict each other.
     """
 
-    def __init__(
+    def build(
         self,
-        experts=3,
-        group_size=2,
-        depth=2,
-        width=1.0,
-        weights=None,
+        group_size: int,
+        depth: int,
+        width: float,
         *,
-        density_scale=100.0,
         groups=None,
         gating="pixel",
         gate1="conv2",
         gate1_input="EB3",
         attention="conv3",
         local_head=False,
-        encoder_width=None,
         gate_std=INITIAL_STD,
         gate_relu=True,
-    ):
-        super().__init__(
-            experts=experts,
-            width=width,
-            weights=weights,
-            density_scale=density_scale,
-            encoder_width=encoder_width,
-        )
+    ) -> None:
+        experts = self.config["experts"]
         settings = {
-            "group_size": group_size,
-            "depth": depth,
             "groups": groups,
             "gating": gating,
             "gate1": gate1,
@@ -150,7 +115,7 @@ class HMoDE(MultiScaleNetwork):
             "attention": attention,
             "local_head": local_head,
         }
-        _check_choices(experts, settings)
+        _check_choices(experts, settings | {"depth": depth})
         self.levels = inner_levels(experts, group_size, depth, groups)
         if depth == 1:
             settings["attention"] = attention = None
@@ -165,38 +130,35 @@ class HMoDE(MultiScaleNetwork):
 
         channels = [*self.encoder.channels, *self.decoder.channels]
         finest = self.decoder.channels[-1]
-        per_member = (finest,) if gating == "channel" else ()  # a weight for each channel, or one
         self.place = PLACES[gate1_input]
-        self.inner_gates = nn.ModuleList()
-        for i, level in enumerate(self.levels):
-            # On the CPU though the network be made on the meta device: no weights file holds it.
-            members = torch.tensor(level.groups, device="cpu")  # [M, N]
-            self.register_buffer(f"members{i}", members, persistent=False)
-            c_in, shape = channels[self.place], (*members.shape, *per_member)
-            self.inner_gates.append(
-                GatingNet(
-                    c_in, GATE1_DESIGNS[gate1], shape, width, design=gate1, gating=gating, **start
-                )
-            )
+        c_in, c = channels[self.place], self.encoder.channels[-1]
+        per_member = (finest,) if gating == "channel" else ()  # a weight for each channel, or one
+
+        def gate(c_in, hidden, groups, members, design="conv") -> GatingNet:
+            shape = (groups, members, *per_member)
+            return GatingNet(c_in, hidden, shape, width, design=design, gating=gating, **start)
+
+        self.inner_gates = nn.ModuleList(
+            gate(c_in, GATE1_DESIGNS[gate1], len(groups), len(groups[0]), gate1)
+            for groups, _ in self.levels
+        )
         self.attention = self.gate2 = self.channel_mixing = self.local_head = None
-        c_in = self.encoder.channels[-1]
         if attention is not None:
-            self.attention = AttentionNet(c_in, width, attention)
+            hidden = [c, *(scaled(each, width) for each in ATTENTION_DESIGNS[attention])]
+            self.attention = AttentionNet(trunk(attention, hidden), hidden[-1])
         if depth > 1:
-            shape = (1, self.levels[-1].outputs, *per_member)
-            self.gate2 = GatingNet(c_in, GATE2_CHANNELS, shape, width, gating=gating, **start)
+            self.gate2 = gate(c, GATE2_CHANNELS, 1, self.levels[-1].outputs)
         if gating == "channel":
             mixtures = [len(level.groups) for level in self.levels] + [1] * (depth > 1)
-            self.channel_mixing = ChannelMixing(
-                self.decoder.channels[::-1], mixtures, width, self.scale
-            )
+            blocks = self.decoder.channels[::-1]
+            self.channel_mixing = ChannelMixing(blocks, mixtures, width, self.scale)
         if local_head:
             self.local_head = density_head(finest, width, self.scale)
 
     @property
     def members(self) -> list[Tensor]:
         """For each inner level, int64 `[M, N]`: which maps of the level below form each group."""
-        return [self.get_buffer(f"members{level}") for level in range(len(self.inner_gates))]
+        return [torch.tensor(level.groups) for level in self.levels]
 
     @property
     def hierarchy(self) -> tuple:
@@ -206,8 +168,9 @@ class HMoDE(MultiScaleNetwork):
         (0, 1, 2) the plain mixture of experts. Its elements are the inputs of gating net 2.
         """
         inputs = tuple(range(self.config["experts"]))
-        for level in self.levels:
-            inputs = level.of(inputs)
+        for groups, passed in self.levels:
+            grouped = tuple(tuple(inputs[i] for i in group) for group in groups)
+            inputs = grouped + tuple(inputs[i] for i in passed)
         return inputs if self.gate2 is not None else inputs[0]
 
     def predict_maps(self, images: Tensor) -> dict:
@@ -237,39 +200,9 @@ class HMoDE(MultiScaleNetwork):
             "gates": tuple(gates),
             "gate2": gate2,
             "attention": None if attention is None else to_grid(attention, grid),
+            "members": tuple(self.levels),
             "local": None if self.local_head is None else self.local_head(blocks[-1]).float(),
         }
-
-    def mix(
-        self, inputs: Tensor, gate1_input: Tensor, gate2_input: Tensor, grid: tuple[int, int]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Eq. 1: from the bottom of the hierarchy, every level's mixtures and their weights.
-
-        Args:
-            inputs: the experts `[B, K, h, w]`, or for channel-wise gates features
-                `[B, K, C, h, w]`, finest first.
-            gate1_input: the features that the inner gating nets read.
-            gate2_input: F' (or F) `[B, C, H/16, W/16]`, which gating net 2 reads.
-            grid: (h, w).
-
-        Returns:
-            For each level, the final one included: mixtures `[B, M, h, w]` and weights
-            `[B, M, N, h, w]`; for channel-wise gates `[B, M, C, h, w]` and `[B, M, N, C, 1, 1]`.
-        """
-        mixed, gates = [], []
-        for gating_net, members, level in zip(
-            self.inner_gates, self.members, self.levels, strict=True
-        ):
-            gates.append(gating_net(gate1_input, grid))  # [B, M, N, h, w]
-            # Not inputs[:, members], whose gradient on a GPU is a sort.
-            grouped = inputs.index_select(1, members.flatten()).unflatten(1, members.shape)
-            mixed.append((gates[-1] * grouped).sum(dim=2))  # [B, M, h, w]
-            passed = [inputs[:, i : i + 1] for i in level.passed]
-            inputs = torch.cat([mixed[-1], *passed], dim=1)
-        if self.gate2 is not None:
-            gates.append(self.gate2(gate2_input, grid))  # [B, 1, M, h, w]
-            mixed.append((gates[-1] * inputs[:, None]).sum(dim=2))  # [B, 1, h, w]
-        return mixed, gates
 
 
 def _check_choices(experts: int, settings: dict) -> None:
@@ -281,3 +214,45 @@ def _check_choices(experts: int, settings: dict) -> None:
         raise InputError(f"gate1_input is 'DB1', but {experts} experts have no decoder block DB1")
     if settings["depth"] == 1 and settings["attention"] not in ("conv3", None):
         raise InputError(f"attention is {settings['attention']!r}, but depth=1 has no attention")
+
+
+def inner_levels(
+    experts: int, group_size: int, depth: int, groups: Sequence[Sequence[int]] | None
+) -> list[Level]:
+    """The levels below gating net 2; arguments as those of `HMoDE`.
+
+    With depth 1 there is no gating net 2, and the one level has one group, of all experts.
+
+    Raises:
+        InputError: a setting is out of its range, or settings contradict each other.
+    """
+    if depth == 1:
+        if (group_size, groups) != (2, None):
+            raise InputError(
+                f"group_size is {group_size!r} and groups {groups!r}, but depth=1 has no groups: "
+                "leave them at 2 and None"
+            )
+        return [Level((tuple(range(experts)),))]
+    levels = overlapping_levels(experts, group_size, depth)
+    if groups is None:
+        return levels
+    if depth != 2:
+        raise InputError(f"depth is {depth!r}, but groups are for depth=2")
+
+    def fits(group) -> bool:
+        return (
+            isinstance(group, list | tuple)
+            and all(isinstance(expert, int) and expert in range(experts) for expert in group)
+            and len(group) == len(set(group)) == group_size
+        )
+
+    if not (isinstance(groups, list | tuple) and groups and all(fits(group) for group in groups)):
+        raise InputError(
+            f"groups is {groups!r}, expected a list of groups like [[0, 2]], each of "
+            f"group_size={group_size} different experts from 0 to {experts - 1}"
+        )
+    if len({frozenset(group) for group in groups}) < len(groups):
+        raise InputError(f"groups is {groups!r}, expected every group once")
+    grouped = {expert for group in groups for expert in group}
+    passed = tuple(expert for expert in range(experts) if expert not in grouped)
+    return [Level(tuple(map(tuple, groups)), passed)]

@@ -1,55 +1,7 @@
-"""Convolutions that choose on a CPU by what they are computed."""
+"""The former place of `hmode.fast.quick`."""
 
-import torch
-from torch import Tensor, nn
+import sys
 
-from hmode.models import unfolded, winograd
+from hmode.fast import quick
 
-
-class QuickConv2d(nn.Conv2d):
-    """A convolution that `suits`; same weights, same result up to rounding.
-
-    On a CPU in float32 by Winograd's algorithm, in training under autocast to bfloat16 as a matrix
-    product, each where that is faster.
-    """
-
-    @classmethod
-    def of(cls, conv: nn.Conv2d) -> "QuickConv2d":
-        """The same convolution, sharing its weights."""
-        with torch.device("meta"):
-            made = cls(conv.in_channels, conv.out_channels, 3, padding=1)
-        made.weight, made.bias = conv.weight, conv.bias
-        return made.train(conv.training)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or self.weight.dtype != torch.float32:
-            return super().forward(x)
-        channels, trained = (self.in_channels, self.out_channels), x.requires_grad
-        if torch.is_autocast_enabled("cpu"):
-            low = torch.get_autocast_dtype("cpu") == torch.bfloat16
-            if low and trained and unfolded.gains(*channels, x.shape[3]):
-                return unfolded.unfolded(x, self.weight, self.bias)
-        elif winograd.gains(*channels, x.numel() // x.shape[1], trained):
-            return winograd.winograd(x, self.weight, self.bias)
-        return super().forward(x)
-
-
-def suits(module: nn.Module) -> bool:
-    """Whether a module is a convolution that could gain."""
-    return (
-        isinstance(module, nn.Conv2d)
-        and module.kernel_size == (3, 3)
-        and module.stride == module.padding == module.dilation == (1, 1)
-        and module.groups == 1
-        and module.padding_mode == "zeros"
-        and winograd.gains(module.in_channels, module.out_channels, 2**20, True)
-    )
-
-
-def quicken(model: nn.Module) -> nn.Module:
-    """Let the convolutions that `suits` names choose, in place."""
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if suits(child) and not isinstance(child, QuickConv2d):
-                setattr(module, name, QuickConv2d.of(child))
-    return model
+sys.modules[__name__] = quick

@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import fuse_conv_bn_eval
 
-from hmode.models.counter import CountingNetwork
-from hmode.models.quick import quicken
+from hmode.fast.quick import quicken
+from hmode.method.network import CountingNetwork
 
 
 def for_inference(model: CountingNetwork) -> CountingNetwork:
@@ -17,7 +17,7 @@ def for_inference(model: CountingNetwork) -> CountingNetwork:
     Batch norms are folded into the convolutions before them: with fixed statistics both are
     linear, and a pass over the largest feature maps is saved for each. Weights and features lie
     channels last, the order in which convolutions read them. On a CPU convolutions with many
-    channels take a quarter of their multiplications (`hmode.models.winograd`). Layers that no
+    channels take a quarter of their multiplications (`hmode.fast.winograd`). Layers that no
     count needs are left out (`local_head`).
 
     Args:

@@ -33,6 +33,9 @@ class Prediction:
             images (`HMoDE(gating="image")`) or of feature channels ("channel"), gates and gate2
             are these, the latter averaged over channels, repeated over the grid.
         attention: `[B, 1, h, w]` in (0, 1), the foreground map A, or None.
+        members: for each of `gates` what its groups mix: (groups, passed), the indices of each
+            group's members among the maps of the level below, and of those that pass on as they
+            are, behind the groups.
         local: `[B, 1, h, w]`, a local counting map from a branch of its own (Table IX, DB), in the
             unit of the others, or None.
     """
@@ -46,6 +49,7 @@ class Prediction:
     gates: tuple[Tensor, ...] = field(default=(), repr=False)
     gate2: Tensor | None = None
     attention: Tensor | None = None
+    members: tuple = field(default=(), repr=False)
     local: Tensor | None = None
 
     @property
@@ -75,6 +79,27 @@ class Prediction:
             for cells, side in zip(maps.shape[-2:], self.size, strict=True)
         )
         return (maps * rows[:, None] * columns).sum(dim=(-2, -1)) / self.scale
+
+    def expert_weights(self) -> Tensor:
+        """`[B, K, h, w]`: what each expert weighs in the final map, all gates taken together.
+
+        They sum to one over experts, and the sum of weights x experts is the final map (but where
+        features are mixed, `HMoDE(gating="channel")`). Without gates all weigh the same.
+        """
+        experts = self.experts.shape[1]
+        if not self.gates:
+            return torch.full_like(self.experts, 1 / max(experts, 1))
+        shares = torch.eye(experts, device=self.density.device)[..., None, None].unbind()
+        shares = list(shares)  # of each of a level's inputs, [B or 1, K, h or 1, w or 1]
+        for (groups, passed), gates in zip(self.members, self.gates, strict=True):
+            mixed = [
+                sum(gates[:, m, n, None] * shares[i] for n, i in enumerate(group))
+                for m, group in enumerate(groups)
+            ]
+            shares = mixed + [shares[i].expand_as(mixed[0]) for i in passed]
+        if self.gate2 is None:
+            return shares[0]
+        return sum(self.gate2[:, i, None] * share for i, share in enumerate(shares))
 
     def full_size(self, maps: Tensor | None = None) -> Tensor:
         """`[B, C, H, W]`, people per pixel: `maps` (default: `density`) at the images' size.
