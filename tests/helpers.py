@@ -1,11 +1,15 @@
-"""Random maps and what is asked of every loss on them; finished runs made up by hand."""
+"""Random maps and what is asked of every loss on them; every network, narrow; finished runs made up
+by hand."""
 
 import json
 
 import numpy as np
+import pytest
 import torch
 from reference import repeat
+from torch import nn
 
+from hmode.models import build_model
 from hmode.runs import write_csv
 
 # Three experts, three groups, the final map.
@@ -36,6 +40,61 @@ def assert_same_as_repeated(loss, pred, side, rtol=1e-5):
 def fine(*shape, seed=1, dtype=torch.float64):
     """A target that varies inside the cells of a coarse map."""
     return 2 * uniform(*shape, seed=seed, dtype=dtype) ** 2
+
+
+NARROW = 0.0625
+RIVALS = {name: {"model": name} for name in ("Concat", "CSRNet", "DMCount")}
+BASELINES = {f"Baseline of {k}": {"model": "Baseline", "experts": k} for k in (2, 3, 4, 5)}
+HIERARCHIES = {
+    "HMoDE": {},
+    "MoE": {"depth": 1},
+    "MoE of five": {"depth": 1, "experts": 5},
+    "((E1, E3), E2)": {"groups": [[0, 2]]},
+    "(E1, (E2, E3))": {"groups": ((1, 2),)},
+    "two pairs of four": {"experts": 4, "groups": [[3, 0], [1, 2]]},
+    "a three of five": {"experts": 5, "group_size": 3, "groups": [[0, 2, 4]]},
+    "K=4, N=3": {"experts": 4, "group_size": 3},
+    "K=5, N=4": {"experts": 5, "group_size": 4},
+    "D=3": {"depth": 3},
+    "K=4, D=3": {"experts": 4, "depth": 3},
+}
+GATINGS = {
+    **{kind: {"gating": kind} for kind in ("image", "hard", "channel")},
+    **{f"{kind}, MoE": {"gating": kind, "depth": 1} for kind in ("image", "hard", "channel")},
+    "hard, D=3": {"gating": "hard", "depth": 3},
+    "channel, D=3": {"gating": "channel", "depth": 3},
+    "channel, ((E1, E3), E2)": {"gating": "channel", "groups": [[0, 2]]},
+}
+DESIGNS = {
+    **{f"gate 1: {name}": {"gate1": name} for name in ("conv4", "resblock", "msblock")},
+    **{f"gate 1 on {name}": {"gate1_input": name} for name in ("EB1", "EB2", "DB3", "DB2", "DB1")},
+    "K=2 on EB1, finer than the maps": {"experts": 2, "depth": 1, "gate1_input": "EB1"},
+    "K=4 on DB1, coarser than the maps": {"experts": 4, "gate1_input": "DB1"},
+    **{f"attention: {name}": {"attention": name} for name in ("conv6", "resblock", "msblock")},
+    "w/o attention": {"attention": None},
+    "double branch": {"local_head": True},
+    "wide encoder": {"encoder_width": 0.125},
+}
+NETWORKS = BASELINES | RIVALS | HIERARCHIES | GATINGS | DESIGNS
+
+
+def each(networks):
+    """A test's argument `settings`, of each network of a table."""
+    return pytest.mark.parametrize("settings", networks.values(), ids=list(networks))
+
+
+def images(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def narrow(settings=None, *, seed=0, uneven=True):
+    """A narrow network; the nearly even gates that a new one starts with would hide errors."""
+    torch.manual_seed(seed)
+    network = build_model({"model": "HMoDE", "width": NARROW} | (settings or {})).eval()
+    for name, module in network.named_modules():
+        if uneven and name.startswith(("inner_gates", "gate2")) and isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    return network
 
 
 IMAGES = 40
