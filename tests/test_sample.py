@@ -13,13 +13,6 @@ IMAGE = torch.zeros(3, 4, 6, dtype=torch.uint8)
 POINTS = torch.tensor([[1.0, 2.0], [1.0, 2.0], [-300.0, 1.0]])
 
 
-def test_everybody_counts_duplicates_and_people_outside_included():
-    sample = CrowdImage(IMAGE, POINTS, "a")
-    assert sample.count == 3
-    assert sample.size == (4, 6)
-    assert CrowdImage(IMAGE, torch.zeros(0, 2), "nobody").count == 0
-
-
 @pytest.mark.parametrize(
     ("field", "value", "found"),
     [
@@ -53,14 +46,6 @@ def test_a_coordinate_that_is_not_finite_is_named_by_its_point(bad):
     points = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, bad]])
     with pytest.raises(InputError, match=r"street.jpg: point 2 .*finite"):
         CrowdImage(IMAGE, points, "street.jpg")
-
-
-def test_optional_fields_of_the_right_kind_are_kept():
-    mask = torch.ones(4, 6, dtype=torch.bool)
-    sample = CrowdImage(IMAGE, POINTS, "a", perspective=torch.ones(4, 6), mask=mask)
-    assert sample.mask is mask
-    with pytest.raises(AttributeError):
-        sample.mask = None  # frozen
 
 
 def test_with_a_mask_only_the_people_in_it_count():
