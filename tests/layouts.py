@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 from conftest import noise, write_shanghaitech
 from PIL import Image
 from scipy.io import savemat
 
+from hmode.data import open_dataset
 from hmode.data.mat import read_mat_points
-from hmode.data.trancos import LISTS
-from hmode.data.ucf import FOLDS
+from hmode.data.published import FOLDS, LISTS
+from hmode.errors import InputError
 
 
 @dataclass
@@ -29,6 +31,19 @@ class Tiny:
     truth: dict
     annotation: dict
     options: dict
+
+
+def opened(name: str, data: Tiny, split: str, **options):
+    """A split of a tiny data set, `name` as in `LAYOUTS`."""
+    return open_dataset(name.split("/")[0], data.root, split, **{**data.options, **options})
+
+
+def told(function, kind=InputError) -> str:
+    """The one line that an error of ours says."""
+    with pytest.raises(kind) as error:
+        function()
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 def picture(path: Path, size=(48, 64), seed=0, **options) -> None:
@@ -213,15 +228,6 @@ def coco(images: dict, suffix=".jpg") -> dict:
     return content
 
 
-def folder_coco(folder: Path) -> Tiny:
-    truth = counted({"all": ["a", "b", "c"]})
-    for i, name in enumerate(truth["all"]):
-        picture(folder / "images" / f"{name}.jpg", seed=i)
-    table = folder / "annotations" / "people.json"
-    text(table, json.dumps(coco(truth["all"])))
-    return Tiny(folder, truth, {("all", name): table for name in truth["all"]}, {})
-
-
 def folder_mat(folder: Path) -> Tiny:
     truth = counted({"all": ["a", "b", "c"]})
     annotation = {}
@@ -351,7 +357,7 @@ LAYOUTS = {
     "trancos": trancos,
     "rgbd": rgbd,
     "folder/csv": folder_csv,
-    "folder/coco": folder_coco,
+    "folder/coco": table_layout("annotations/people.json", coco),
     "folder/mat": folder_mat,
     "folder/cvat": table_layout("annotations.xml", cvat),
     "folder/label studio": table_layout("export.json", label_studio),

@@ -7,14 +7,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import noise, write_split
-from layouts import LAYOUTS, mat, picture, text
+from layouts import LAYOUTS, mat
 from PIL import Image
 
 from hmode.cli import main
 from hmode.data import DRAWN
 from hmode.data.catalogue import CATALOGUE
-from hmode.data.check import check
-from hmode.data.registry import open_source
 
 SHA = "part_A/{}_data/images/IMG_{}.jpg"
 
@@ -87,10 +85,6 @@ class TestTable:
         output = hmode_data("check", "folder", "--root", data.root, code=0)
         assert ["all", "3", "-", "3", "-"] in [line.split() for line in output.splitlines()]
 
-    def test_the_environment_names_the_root(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("HMODE_DATA", str(LAYOUTS["folder/mat"](tmp_path).root))
-        hmode_data("check", "folder", code=0)
-
 
 class TestProblems:
     """Each is found, named, and makes the exit code 1."""
@@ -110,11 +104,6 @@ class TestProblems:
         path.unlink()
         assert self.problems(sha) == [f"missing: {path}", "test has 1 images, published are 2"]
 
-    def test_an_annotation_without_its_image(self, sha):
-        (sha / SHA.format("test", 2)).unlink()
-        path = sha / "part_A/test_data/ground-truth/GT_IMG_2.mat"
-        assert f"belongs to no image of a split: {path}" in self.problems(sha)
-
     def test_a_missing_split_and_the_other_is_still_looked_at(self, sha):
         shutil.rmtree(sha / "part_A" / "test_data")
         (sha / SHA.format("train", 1)).write_bytes(b"")
@@ -130,26 +119,6 @@ class TestProblems:
         assert len(found) == 3
         for line, name in zip(found, ("IMG_1.jpg", "GT_IMG_2.mat", "GT_IMG_3.mat"), strict=True):
             assert name in line
-
-    def test_coordinates_that_are_swapped(self, tmp_path):
-        picture(tmp_path / "a.png", (40, 200))
-        text(tmp_path / "a.csv", "x,y\n10,150\n20,90\n30,60\n")
-        (line,) = self.problems(tmp_path, "folder")
-        assert "3 of 3 points lie outside" in line
-        assert "(y, x)" in line
-
-    def test_fewer_people_than_the_data_set_states(self, tmp_path, as_published):
-        data = LAYOUTS["jhu"](tmp_path)
-        as_published("jhu", images={"train": 2, "val": 1, "test": 2}, people=None)
-        data.annotation["test", "0009"].write_text("1 2 3 4 1 0\n")
-        (line,) = self.problems(tmp_path, "jhu")
-        assert line.endswith("0009.txt: 0009: 1 points, but the data set states 4")
-
-    def test_a_table_that_may_be_cut_off(self, tmp_path):
-        picture(tmp_path / "a.png")
-        text(tmp_path / "a.csv", "x,y\n10,15")
-        (line,) = self.problems(tmp_path, "folder")
-        assert "the last line has no end" in line
 
     def test_an_image_that_is_in_training_and_test(self, sha):
         shutil.copy(sha / SHA.format("train", 3), sha / SHA.format("test", 1))
@@ -188,20 +157,6 @@ class TestNotes:
         output = hmode_data("check", "sha", "--root", tmp_path, code=0)
         assert "note: the same image, byte for byte: train/IMG_121, test/IMG_98 (a known" in output
 
-    def test_people_outside_and_people_twice(self, tmp_path):
-        picture(tmp_path / "a.png", (40, 60))
-        text(tmp_path / "a.csv", "x,y\n1,1\n1,1\n1,1\n-5,2\n60,3\n")
-        output = hmode_data("check", "folder", "--root", tmp_path, code=0)
-        assert "note: 2 points lie outside their image" in output
-        assert "note: 2 points repeat another of their image" in output
-
-    def test_the_same_image_twice_in_one_split(self, tmp_path):
-        picture(tmp_path / "a.png")
-        shutil.copy(tmp_path / "a.png", tmp_path / "b.png")
-        text(tmp_path / "p.csv", "image,x,y\na.png,1,2\nb.png,,\n")
-        output = hmode_data("check", "folder", "--root", tmp_path, code=0)
-        assert "note: the same image, byte for byte: all/a, all/b" in output
-
 
 class TestBadUsage:
     def test_an_unknown_name(self):
@@ -210,14 +165,6 @@ class TestBadUsage:
     @pytest.mark.parametrize("name", DRAWN)
     def test_what_is_drawn_has_no_files(self, name):
         assert "drawn on the fly" in hmode_data("check", name, code=2)
-
-    def test_a_root_that_is_not_there(self, tmp_path):
-        output = hmode_data("check", "sha", "--root", tmp_path / "nowhere", code=2)
-        assert "no such data folder" in output
-
-    def test_annotations_of_a_data_set_that_has_its_own(self, tmp_path):
-        output = hmode_data("check", "sha", "--root", tmp_path, "--annotations", "x", code=2)
-        assert "does not take 'annotations'" in output
 
 
 class TestSheet:
@@ -239,14 +186,6 @@ class TestSheet:
         output = hmode_data("check", "sha", "--root", tmp_path, "--sheet", sheet, code=1)
         assert "the first 2 images" in output
 
-    def test_a_split_that_cannot_be_opened_has_no_picture(self, tmp_path):
-        LAYOUTS["sha"](tmp_path)
-        (tmp_path / "part_A/train_data/ground-truth/GT_IMG_1.mat").unlink()
-        sheet = tmp_path / "sheet.png"
-        output = hmode_data("check", "sha", "--root", tmp_path, "--sheet", sheet, code=1)
-        assert "GT_IMG_1.mat" in output
-        assert f"no picture {sheet}: train cannot be opened" in output
-
 
 class TestUnpack:
     def test_what_was_unpacked_is_printed(self, tmp_path):
@@ -262,24 +201,3 @@ class TestUnpack:
         assert output.startswith("Error: ")
         assert output.count("\n") == 1
         assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
-
-    def test_a_smaller_limit(self, tmp_path):
-        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-            archive.writestr("set/1.txt", bytes(2000))
-        args = ("unpack", tmp_path / "a.zip", "--max-gib", 1e-6)
-        assert "more bytes than allowed" in hmode_data(*args, code=2)
-
-
-def test_progress_sees_every_image(tmp_path):
-    data = LAYOUTS["jhu"](tmp_path)
-    totals, seen = [], []
-
-    def progress(findings, total):
-        totals.append(total)
-        for finding in findings:
-            seen.append(finding)
-            yield finding
-
-    check(open_source("jhu", data.root), progress)
-    assert totals == [5]
-    assert [finding.people for finding in seen] == [0, 1, 2, 3, 4]

@@ -10,7 +10,7 @@ import torch
 from conftest import crowds
 from PIL import Image
 
-from hmode.data import CrowdImage, Resident, Selection, hold_out, identify, open_dataset
+from hmode.data import CrowdImage, Resident, hold_out, identify, open_dataset
 from hmode.errors import InputError
 from hmode.experiments import run
 from hmode.runs import RunFolder
@@ -76,12 +76,6 @@ class TestDigest:
             (train / "x").rename(train / "p1.png")
         assert digest(root) != before
 
-    def test_how_the_points_are_written_down_does_not_matter(self, tmp_path):
-        root = photographs(tmp_path / "photos")
-        before, path = digest(root), root / "train" / "p1.csv"
-        path.write_text(path.read_text().replace("\n", "\r\n"))
-        assert digest(root) == before
-
     def test_of_a_selection_it_is_that_of_its_images(self, tmp_path):
         whole = open_dataset("folder", photographs(tmp_path / "photos"))
         train, validation = hold_out(whole, fraction=0.5)
@@ -94,10 +88,6 @@ class TestDigest:
     def test_images_that_are_kept_are_the_same_data(self, tmp_path):
         dataset = open_dataset("folder", photographs(tmp_path / "photos"))
         assert identify(Resident(dataset)) == identify(dataset)
-
-    def test_crowds_that_are_drawn_need_none(self):
-        dataset = Selection(open_dataset("synthetic", length=3, size=64), [0, 2])
-        assert identify(dataset) == dataset.describe()
 
     def test_of_images_in_memory_it_is_of_all_that_counts(self):
         (sample,) = crowds([5])

@@ -10,14 +10,14 @@ from click.testing import CliRunner
 from conftest import noise
 from hypothesis import given
 from hypothesis import strategies as st
-from layouts import coco, cvat, label_studio, labelme, picture, text, via, yolo
+from layouts import coco, cvat, label_studio, labelme, picture, text, told, via, yolo
 from PIL import Image
 
 from hmode.cli import main
 from hmode.data import open_dataset
 from hmode.data.heads import turn
 from hmode.data.registry import open_source
-from hmode.errors import InputError, MissingFileError
+from hmode.errors import MissingFileError
 
 HEADS = [(10, 20), (50.5, 7.25), (0, 0), (63.75, 47.75)]
 # Where the pixel (x, y) of W x H stored ones is upright, after the Exif standard.
@@ -27,13 +27,6 @@ UPRIGHT = {
     7: lambda x, y, w, h: (h - 1 - y, w - 1 - x),
     8: lambda x, y, w, h: (y, w - 1 - x),
 }
-
-
-def told(function, kind=InputError) -> str:
-    with pytest.raises(kind) as error:
-        function()
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def points(folder, split="all", **options):
@@ -120,12 +113,6 @@ class TestTurned:
         assert 0 <= u < 6
         assert 0 <= v < 9
 
-    def test_points_on_the_stored_pixels_without_a_size_are_doubted(self, tmp_path):
-        photograph(tmp_path / "a.jpg", orientation=6)
-        text(tmp_path / "a.csv", "x,y\n90,10\n80,5\n")
-        assert "not turned upright" in checked(tmp_path)
-        assert points(tmp_path, upright=False) == {"a": [[90, 10], [80, 5]]}
-
 
 class TestUnits:
     FRACTIONS = "".join(f"a.jpg,{x / 64},{y / 48}\n" for x, y in HEADS)
@@ -187,13 +174,6 @@ class TestLabels:
         assert points(folder, label="head") == {"a": [[10, 20], [50.5, 7.25]]}
         assert points(folder, label="car") == {"a": [[1, 2]]}
         assert len(points(folder, label="*")["a"]) == 3
-
-    def test_in_files_of_their_own_too(self, tmp_path):
-        for name, label in (("a", "head"), ("b", "person")):
-            picture(tmp_path / f"{name}.jpg")
-            text(tmp_path / f"{name}.json", json.dumps(labelme(name, HEADS, label=label)))
-        dataset = open_dataset("folder", tmp_path)
-        assert "several labels" in told(lambda: [dataset[i] for i in range(2)])
 
 
 class TestNames:
@@ -289,11 +269,6 @@ class TestTables:
         assert "problem: " in checked(tmp_path)
         assert "4 of 8 points repeat another: written twice?" in checked(tmp_path)
 
-    def test_in_the_order_of_y_and_x(self, tmp_path):
-        picture(tmp_path / "a.jpg", (40, 200))
-        text(tmp_path / "a.csv", "x,y\n10,150\n20,190\n30,60\n")
-        assert "inside if they were given as (y, x)" in checked(tmp_path)
-
     @pytest.mark.parametrize(
         "content", ["1 2\n3.5 4\n", "1,2\n3.5,4\n", "1;2\r\n3.5;4", " 1\t2\n\n3.5 4"]
     )
@@ -301,11 +276,6 @@ class TestTables:
         picture(tmp_path / "a.jpg")
         text(tmp_path / "a.txt", content)
         assert points(tmp_path) == {"a": [[1, 2], [3.5, 4]]}
-
-    def test_an_empty_text_says_that_nobody_is_there(self, tmp_path):
-        picture(tmp_path / "a.jpg")
-        text(tmp_path / "a.txt", "")
-        assert points(tmp_path) == {"a": []}
 
     @pytest.mark.parametrize(
         ("content", "wrong"),
@@ -356,6 +326,11 @@ class TestExports:
                 changed(STUDIO, *RESULT, type="rectanglelabels", value=BOX),
                 "a rectanglelabels; only",
             ),
+            (changed(STUDIO, *RESULT, value=None), "expected [x, y]"),
+            (
+                changed(STUDIO, *RESULT, type="brushlabels", value={"rle": []}),
+                "a brushlabels; only",
+            ),
             (changed(STUDIO, *RESULT, image_rotation=90), "was turned in Label Studio"),
             (changed(STUDIO, *RESULT, original_width=65), "several sizes"),
             (changed(STUDIO, 0, annotations=2 * STUDIO[0]["annotations"]), "annotated 2 times"),
@@ -403,11 +378,13 @@ class TestExports:
         text(tmp_path / "annotations.xml", cvat({"a": HEADS}).replace(old, new))
         assert wrong in told(lambda: open_dataset("folder", tmp_path)[0])
 
-    def test_a_task_that_was_skipped_is_not_empty(self, tmp_path):
+    def test_what_is_said_of_the_whole_image_is_no_head(self, tmp_path):
         picture(tmp_path / "a.jpg")
-        skipped = changed(STUDIO, 0, "annotations", 0, was_cancelled=True)
-        text(tmp_path / "all.json", json.dumps(skipped))
-        told(lambda: open_dataset("folder", tmp_path), MissingFileError)
+        choice = {"type": "choices", "from_name": "sky", "value": {"choices": ["blue"]}}
+        content = changed(STUDIO, 0, predictions=[])
+        content[0]["annotations"][0]["result"].append(choice)
+        text(tmp_path / "a.json", json.dumps(content))
+        assert len(points(tmp_path)["a"]) == len(HEADS)
 
     def test_the_names_that_yolo_leaves_beside_are_no_annotations(self, tmp_path):
         picture(tmp_path / "images" / "a.jpg")

@@ -6,18 +6,15 @@ import struct
 import sys
 import warnings
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import noise
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from hmode.data import pictures
-from hmode.data.pictures import read_image, to_pixels, to_rgb
+from hmode.data.pictures import read_image, to_pixels
 from hmode.errors import InputError, MissingFileError
 
 GREY = noise((20, 30), seed=1, channels=1)
@@ -69,22 +66,6 @@ class TestOrientation:
         assert np.array_equal(read(path, upright=True), RGB)
         assert np.array_equal(read(path), STORED[value](RGB))
 
-    @pytest.mark.parametrize("value", STORED)
-    def test_photographs_and_grey_ones_of_16_bits_too(self, tmp_path, value):
-        ramp = np.add.outer(np.arange(16), 5 * np.arange(24)).astype(np.uint8)
-        photograph = tmp_path / "picture.jpg"
-        save(photograph, STORED[value](as_rgb(ramp)), exif=orientation(value), quality=100)
-        difference = read(photograph, upright=True).astype(int) - as_rgb(ramp)
-        assert np.abs(difference).max() <= 3
-        deep = tmp_path / "picture.png"
-        save(deep, STORED[value](ramp.astype(np.uint16) * 257), exif=orientation(value))
-        assert np.array_equal(read(deep, upright=True), as_rgb(ramp))
-
-    @pytest.mark.parametrize("value", [0, 9, 77])
-    def test_a_value_that_means_nothing(self, tmp_path, value):
-        path = save(tmp_path / "picture.png", RGB, exif=orientation(value))
-        assert np.array_equal(read(path, upright=True), RGB)
-
     def test_an_opened_picture_is_turned_and_left_as_it_is(self, tmp_path):
         path = save(tmp_path / "picture.png", STORED[6](RGB), exif=orientation(6))
         with Image.open(path) as image:
@@ -120,20 +101,6 @@ class TestModes:
         else:
             assert f"up to about {2**bits - 1:,d} of 65,535" in refused(path)
 
-    @pytest.mark.parametrize("mode", ["I;16", "I;16B"])
-    def test_either_order_of_bytes(self, mode):
-        order = ">u2" if mode == "I;16B" else "<u2"
-        deep = (GREY.astype(np.uint16) * 257).astype(order)
-        image = Image.frombytes(mode, (30, 20), deep.tobytes())
-        assert np.array_equal(np.asarray(to_rgb(image)), as_rgb(GREY))
-
-    def test_16_bit_colour_that_is_8_bit_colour(self, tmp_path):
-        """Pillow writes no such file; this is what one is made of."""
-        rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in RGB.astype(np.uint16) * 257)
-        path = tmp_path / "deep.png"
-        path.write_bytes(png(30, 20, zlib.compress(rows), depth=16, colour=2))
-        assert np.array_equal(read(path), RGB)
-
     @pytest.mark.parametrize(
         ("values", "expected"),
         [
@@ -165,13 +132,6 @@ class TestModes:
         with pytest.raises(InputError, match=r"deep\.tif: not a readable image: .*values from"):
             read_image(path)
 
-    def test_grey(self, tmp_path):
-        assert np.array_equal(read(save(tmp_path / "grey.png", GREY)), as_rgb(GREY))
-
-    def test_one_bit(self, tmp_path):
-        path = save(tmp_path / "bits.png", Image.fromarray(GREY > 100))
-        assert np.array_equal(read(path), as_rgb(np.where(GREY > 100, 255, 0)))
-
     @pytest.mark.parametrize("colour", [GREY, RGB], ids=["grey", "rgb"])
     def test_alpha_is_dropped_and_not_blended(self, tmp_path, colour):
         alpha = noise((20, 30), seed=3, channels=1)
@@ -202,14 +162,6 @@ class TestModes:
             found = read(path)[8, 8::16].astype(int)
             assert np.abs(found - np.array(light)).max() <= 3
 
-    @pytest.mark.parametrize("mode", ["YCbCr", "LAB", "HSV", "RGBX", "PA", "RGBa", "LA"])
-    def test_other_colours_become_rgb(self, mode):
-        flat = Image.new("RGB", (4, 3), (200, 60, 120))
-        image = Image.new(mode, (4, 3)) if mode in ("LAB", "PA", "RGBa") else flat.convert(mode)
-        assert to_rgb(image).mode == "RGB"
-        if mode in ("YCbCr", "HSV", "RGBX"):
-            assert np.abs(np.asarray(to_rgb(image)).astype(int) - np.asarray(flat)).max() <= 3
-
     def test_the_first_frame_of_an_animation(self, tmp_path):
         first, second = (Image.new("L", (30, 20), grey) for grey in (40, 200))
         for name in ("moving.gif", "moving.webp", "moving.png", "pages.tif"):
@@ -237,16 +189,19 @@ class TestModes:
         assert np.abs(read(path).astype(int) - RGB).max() <= 3
         assert pictures.read_size(path) == ((30, 20), 1)
 
+    def test_damaged_heic_is_not_called_a_video(self, tmp_path):
+        pytest.importorskip("pillow_heif", reason="extra heic is not installed")
+        path = tmp_path / "IMG_1.HEIC"
+        for brand, reason in ((b"heic", "damaged, or none of the formats AVIF, HEIF"),
+                              (b"isom", "a video, which is counted by itself")):  # fmt: skip
+            path.write_bytes(b"\0\0\0\x18ftyp" + brand)
+            assert refused(path).startswith(f"not a readable image: {reason}")
+
     def test_heic_without_its_extra(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "pillow_heif", None)
         path = tmp_path / "IMG_1.HEIC"
         path.write_bytes(b"\0\0\0\x18ftypheic")
         assert refused(path) == "HEIC needs pillow_heif: pip install 'hmode[heic]'"
-
-    def test_a_suffix_does_not_matter(self, tmp_path):
-        path = tmp_path / "picture.jpg"
-        save(path, RGB, format="png")
-        assert np.array_equal(read(path), RGB)
 
     def test_higher_than_a_strip(self):
         tall = noise((2 * pictures.STRIP + 9, 5))
@@ -325,10 +280,6 @@ class TestBadFiles:
         with pytest.raises(MissingFileError):
             read_image(str(tmp_path / "gone.jpg"))
 
-    def test_names_that_no_file_has(self, tmp_path):
-        refused(Path("a\0b.jpg"))
-        refused(tmp_path / ("x" * 5000))
-
     def test_a_folder(self, tmp_path):
         assert refused(tmp_path) == "is a folder, expected an image"
 
@@ -336,15 +287,6 @@ class TestBadFiles:
     def test_a_pipe_is_not_waited_for(self, tmp_path):
         os.mkfifo(tmp_path / "pipe.jpg")
         assert refused(tmp_path / "pipe.jpg") == "is no ordinary file, expected an image"
-
-    def test_without_permission(self, tmp_path, monkeypatch):
-        path = save(tmp_path / "secret.png", RGB)
-
-        def refuse(*_, **__):
-            raise PermissionError(13, "Permission denied", str(path))
-
-        monkeypatch.setattr(Path, "open", refuse)  # root may read everything
-        assert refused(path) == "cannot be read: Permission denied"
 
     @pytest.mark.parametrize("kind", SOUND)
     def test_no_truncated_file_is_read_as_something_else(self, tmp_path, kind):
@@ -360,25 +302,6 @@ class TestBadFiles:
                     continue
                 assert torch.equal(pixels, whole), length
 
-    @settings(
-        max_examples=300,
-        deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture],
-    )
-    @given(data=st.data())
-    def test_a_damaged_file_is_read_or_refused_by_name(self, tmp_path, data):
-        content = bytearray(SOUND[data.draw(st.sampled_from(sorted(SOUND)))])
-        for _ in range(data.draw(st.integers(1, 4))):
-            where = data.draw(st.integers(0, len(content) - 1))
-            content[where] = data.draw(st.integers(0, 255))
-        path = tmp_path / "picture.jpg"
-        path.write_bytes(content)
-        with warnings.catch_warnings(action="ignore"):  # of Pillow, about damaged EXIF
-            try:
-                to_pixels(path)
-            except InputError:
-                refused(path)
-
 
 class TestPixelLimit:
     def test_it_is_ours_and_pillows_is_left_alone(self, tmp_path, monkeypatch):
@@ -388,9 +311,6 @@ class TestPixelLimit:
             Image.open(path)
         assert np.array_equal(read(path), RGB)
         assert Image.MAX_IMAGE_PIXELS == 10
-
-    def test_a_panorama_is_within_it(self):
-        assert pictures.MAX_PIXELS >= 12_000 * 9_000
 
     def test_it_holds_for_what_is_yet_to_be_decoded(self, tmp_path, monkeypatch):
         kinds = [save(tmp_path / "picture.png", RGB), Image.fromarray(RGB)]
@@ -427,16 +347,6 @@ class TestKinds:
             assert pixels.dtype == torch.uint8
             assert torch.equal(pixels, torch.from_numpy(RGB).permute(2, 0, 1))
 
-    def test_a_grey_array(self):
-        for kind in (GREY, GREY.astype(np.uint16) * 257, GREY / 255):
-            assert torch.equal(to_pixels(kind), torch.from_numpy(GREY).expand(3, -1, -1))
-
-    def test_an_array_that_cannot_be_written_to(self):
-        frozen = RGB.copy()
-        frozen.flags.writeable = False
-        with warnings.catch_warnings(action="error"):
-            assert torch.equal(to_pixels(frozen), to_pixels(RGB))
-
     @pytest.mark.parametrize(
         ("image", "named"),
         [
@@ -463,8 +373,3 @@ class TestKinds:
         with pytest.raises(InputError, match=named) as error:
             to_pixels(image)
         assert str(error.value).startswith("image")
-
-    def test_an_opened_file_that_is_damaged(self):
-        image = Image.open(io.BytesIO(SOUND["jpeg"][:-200]))
-        with pytest.raises(InputError, match=r"image: .*truncated"):
-            to_pixels(image)

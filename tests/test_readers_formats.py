@@ -8,14 +8,14 @@ import pytest
 from conftest import write_annotation
 from hypothesis import given
 from hypothesis import strategies as st
-from layouts import coco
+from layouts import coco, told
 from scipy.io import loadmat, savemat
 from scipy.sparse import csc_array
 
 from hmode.data.formats import read_json, read_names, read_numbers
 from hmode.data.labels import read_heads
 from hmode.data.mat import read_mat, read_mat_points
-from hmode.errors import InputError, MissingFileError
+from hmode.errors import MissingFileError
 
 coordinates = st.floats(-1e6, 1e6, width=32)
 points = st.lists(st.tuples(coordinates, coordinates), max_size=20)
@@ -27,20 +27,11 @@ def written(tmp_path, content, name="a.csv"):
     return path
 
 
-def told(function, *args) -> str:
-    """The one line that an error of ours says."""
-    with pytest.raises(InputError) as error:
-        function(*args)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+def refused(read, *args) -> str:
+    return told(lambda: read(*args))
 
 
 class TestMat:
-    @pytest.mark.parametrize("field", ["annPoints", "point"])
-    def test_fields_by_name(self, tmp_path, field):
-        savemat(tmp_path / "a.mat", {field: [[1.5, 2.25], [3, 4]], "other": 1})
-        assert read_mat_points(tmp_path / "a.mat", field).tolist() == [[1.5, 2.25], [3, 4]]
-
     @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32", "float64"])
     def test_every_type_of_number(self, tmp_path, dtype):
         savemat(tmp_path / "a.mat", {"annPoints": np.array([[1, 200]], dtype=dtype)})
@@ -81,7 +72,7 @@ class TestMat:
 
     def test_version_4_is_named(self, tmp_path):
         savemat(tmp_path / "a.mat", {"annPoints": np.ones((7, 2))}, format="4")
-        message = told(read_mat_points, tmp_path / "a.mat", "annPoints")
+        message = refused(read_mat_points, tmp_path / "a.mat", "annPoints")
         assert "a.mat: a .mat file of version 4" in message
         assert "-v7" in message
 
@@ -89,7 +80,9 @@ class TestMat:
         savemat(tmp_path / "a.mat", {"annPoints": np.zeros((9000, 2))}, do_compression=True)
         assert read_mat_points(tmp_path / "a.mat", "annPoints").shape == (9000, 2)
         monkeypatch.setattr("hmode.data.mat.MOST_BYTES", 100_000)
-        assert "over 100,000 bytes" in told(read_mat_points, tmp_path / "a.mat", "annPoints")
+        assert "over 100,000 bytes" in told(
+            lambda: read_mat_points(tmp_path / "a.mat", "annPoints")
+        )
 
     def test_version_7_3_is_named(self, tmp_path):
         header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + struct.pack(
@@ -97,13 +90,13 @@ class TestMat:
         )
         content = header.ljust(512, b"\0") + b"\x89HDF\r\n\x1a\n" + bytes(900)
         for start in (content, content[512:]):
-            message = told(read_mat_points, written(tmp_path, start, "a.mat"), "annPoints")
+            message = refused(read_mat_points, written(tmp_path, start, "a.mat"), "annPoints")
             assert "a.mat: a .mat file of version 7.3 (HDF5)" in message
             assert "-v7" in message
 
     def test_another_key_says_what_is_there(self, tmp_path):
         savemat(tmp_path / "a.mat", {"heads": np.ones((3, 2)), "n": 3})
-        message = told(read_mat_points, tmp_path / "a.mat", "point", "image_info")
+        message = refused(read_mat_points, tmp_path / "a.mat", "point", "image_info")
         assert (
             "expected point or image_info{1,1}.location, found variables ['heads', 'n']" in message
         )
@@ -113,51 +106,22 @@ class TestMat:
             savemat(tmp_path / "a.mat", {"annPoints": nobody})
             assert read_mat_points(tmp_path / "a.mat", "annPoints").shape == (0, 2)
 
-    @pytest.mark.parametrize(
-        "value",
-        ["text", {"x": 1}, np.ones((2, 2), complex), [["1", "2"]]],
-    )
-    def test_what_is_no_number(self, tmp_path, value):
-        savemat(tmp_path / "a.mat", {"annPoints": value})
-        assert "a.mat: annPoints" in told(read_mat_points, tmp_path / "a.mat", "annPoints")
-
     @pytest.mark.parametrize("shape", [(2, 3), (3, 1), (1, 4), (2, 2, 2), (4,)])
     def test_another_shape_is_not_made_to_fit(self, tmp_path, shape):
         savemat(tmp_path / "a.mat", {"annPoints": np.ones(shape)})
-        assert "has shape" in told(read_mat_points, tmp_path / "a.mat", "annPoints")
+        assert "has shape" in refused(read_mat_points, tmp_path / "a.mat", "annPoints")
 
     @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39])
     def test_what_is_not_finite_is_named_by_its_row(self, tmp_path, bad):
         """1e39 is finite in the file, but not as float32."""
         savemat(tmp_path / "a.mat", {"annPoints": [[1, 2], [bad, 3]]})
-        message = told(read_mat_points, tmp_path / "a.mat", "annPoints")
+        message = refused(read_mat_points, tmp_path / "a.mat", "annPoints")
         assert "a.mat: annPoints: point 2 is" in message
         assert "not finite" in message
-
-    @pytest.mark.parametrize("boxes", [np.ones((2, 3)), np.ones(4), "text", np.ones((2, 2, 4))])
-    def test_boxes_of_another_shape(self, tmp_path, boxes):
-        savemat(tmp_path / "a.mat", {"bbox": boxes})
-        if np.shape(boxes) == (4,):  # a .mat file has no arrays of one dimension
-            assert read_mat_points(tmp_path / "a.mat", "bbox").tolist() == [[1, 1]]
-        else:
-            assert "a.mat: bbox has shape" in told(read_mat_points, tmp_path / "a.mat", "bbox")
 
     def test_a_file_that_is_not_there(self, tmp_path):
         with pytest.raises(MissingFileError, match=r"gone\.mat: no such file"):
             read_mat_points(tmp_path / "gone.mat", "annPoints")
-
-    def test_a_folder_instead_of_a_file(self, tmp_path):
-        assert "cannot be read" in told(read_mat_points, tmp_path, "annPoints")
-
-    def test_a_file_that_may_not_be_read(self, tmp_path, monkeypatch):
-        """Permissions do not stop the superuser, whom tests often run as."""
-        path = written(tmp_path, b"")
-
-        def refuse(self):
-            raise PermissionError(13, "Permission denied", str(self))
-
-        monkeypatch.setattr(type(path), "read_bytes", refuse)
-        assert told(read_mat_points, path, "x") == f"{path}: cannot be read: Permission denied"
 
     @given(points=points)
     def test_shanghaitech_round_trip(self, tmp_path_factory, points):
@@ -178,30 +142,22 @@ class TestNumbers:
         path = written(tmp_path, f"1 2{end}{end}3\t4{end}")
         assert read_numbers(path, "x y").tolist() == [[1, 2], [3, 4]]
 
-    @pytest.mark.parametrize("content", ["1 2 3\n", "1\n", "1 2\n3\n", "1 2 3 4\n"])
-    def test_ragged_lines(self, tmp_path, content):
-        message = told(read_numbers, written(tmp_path, content), "x y")
-        assert "values, expected 2 (x y)" in message
-        assert "a.csv: line" in message
-
     @pytest.mark.parametrize(
         "word", ["one", "1_0", "nan", "inf", "0x10", "1,5", "１２", "--1", "1e", "."]
     )
     def test_what_only_looks_like_a_number(self, tmp_path, word):
-        message = told(read_numbers, written(tmp_path, f"1 2\n{word} 4\n"), "x y")
+        message = refused(read_numbers, written(tmp_path, f"1 2\n{word} 4\n"), "x y")
         assert f"line 2: {word!r} is not a number" in message
 
     def test_other_characters_are_no_space(self, tmp_path):
         for other in ("\x0c", "\x1d", "\xa0", "\0"):
-            told(read_numbers, written(tmp_path, f"1{other}2\n"), "x y")
-
-    @pytest.mark.parametrize("word", ["1", "-1.5", "+2", ".5", "3.", "1e3", "1.5E-2"])
-    def test_what_is_a_number(self, tmp_path, word):
-        assert read_numbers(written(tmp_path, f"{word} 0\n"), "x y")[0, 0] == float(word)
+            refused(read_numbers, written(tmp_path, f"1{other}2\n"), "x y")
 
     @pytest.mark.parametrize("content", [b"\xff\xfe1\x002", b"\x80\x81", bytes(range(256))])
     def test_what_is_no_text(self, tmp_path, content):
-        assert "a.csv: not a text file" in told(read_numbers, written(tmp_path, content), "x y")
+        assert "a.csv: not a text file" in told(
+            lambda: read_numbers(written(tmp_path, content), "x y")
+        )
 
 
 class TestNames:
@@ -211,10 +167,10 @@ class TestNames:
 
     @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "a\\b", "C:x", "a\0b"])
     def test_a_path_is_no_name(self, tmp_path, name):
-        assert "is no name of an image" in told(read_names, written(tmp_path, f"{name}\n"))
+        assert "is no name of an image" in refused(read_names, written(tmp_path, f"{name}\n"))
 
     def test_a_name_given_twice(self, tmp_path):
-        message = told(read_names, written(tmp_path, "a.jpg\nb.jpg\na 1 2\n"))
+        message = refused(read_names, written(tmp_path, "a.jpg\nb.jpg\na 1 2\n"))
         assert message.endswith("'a' is given twice")
 
 
@@ -226,10 +182,6 @@ class TestCsv:
         found = self.read(tmp_path, "image,x,y\na.jpg,1,2\nb.jpg,,\na.jpg, 3.5 ,4\n")
         assert found == {"a.jpg": [[1, 2], [3.5, 4]], "b.jpg": []}
 
-    def test_of_one_image(self, tmp_path):
-        assert self.read(tmp_path, "x,y\n1,2\n1,2\n") == {"": [[1, 2], [1, 2]]}
-        assert self.read(tmp_path, "x,y\n") == {"": []}
-
     def test_names_with_commas_and_quotes(self, tmp_path):
         assert self.read(tmp_path, 'image,x,y\n"a, ""b"".jpg",1,2\n') == {'a, "b".jpg': [[1, 2]]}
 
@@ -237,7 +189,7 @@ class TestCsv:
         "header", ["a.jpg,1,2", "image,x", "x,x,y", "image,file,x,y", "row,column"]
     )
     def test_another_header(self, tmp_path, header):
-        message = told(read_heads, written(tmp_path, f"{header}\na.jpg,1,2\n"))
+        message = refused(read_heads, written(tmp_path, f"{header}\na.jpg,1,2\n"))
         assert f"the header is {header!r}, expected the columns image, x, y" in message
 
     @pytest.mark.parametrize(
@@ -255,7 +207,7 @@ class TestCsv:
     )
     def test_rows_that_cannot_be_right(self, tmp_path, row, wrong):
         content = f"image,x,y\na.jpg,1,2\n{row}\n"
-        assert wrong in told(read_heads, written(tmp_path, content))
+        assert wrong in refused(read_heads, written(tmp_path, content))
 
     def test_a_last_line_without_an_end_is_doubtful(self, tmp_path):
         """1,2 may have been 1,23: the file may be cut off."""
@@ -272,11 +224,11 @@ class TestCsv:
 class TestJson:
     @pytest.mark.parametrize("content", ["", "{", "[1,", '{"a": 1}}', "[" * 100_000, '"\\ud800'])
     def test_what_is_no_json(self, tmp_path, content):
-        assert "not a readable JSON file" in told(read_json, written(tmp_path, content))
+        assert "not a readable JSON file" in refused(read_json, written(tmp_path, content))
 
     def test_a_key_given_twice_would_lose_people(self, tmp_path):
         content = '{"points": [[1, 2]], "points": []}'
-        assert "a key is given twice" in told(read_json, written(tmp_path, content))
+        assert "a key is given twice" in refused(read_json, written(tmp_path, content))
 
 
 class TestCoco:
@@ -312,27 +264,15 @@ class TestCoco:
         ],
     )
     def test_annotations_that_are_no_person(self, tmp_path, changes, wrong):
-        assert wrong in told(read_heads, self.write(tmp_path, self.broken(**changes)))
-
-    def test_boxes_alone_are_refused(self, tmp_path):
-        content = coco({"a": [(1, 2)]})
-        del content["annotations"][0]["keypoints"]
-        content["annotations"][0]["bbox"] = [1, 2, 3, 4]
-        message = told(read_heads, self.write(tmp_path, content))
-        assert "annotation 0 has no keypoints" in message
+        assert wrong in refused(read_heads, self.write(tmp_path, self.broken(**changes)))
 
     @pytest.mark.parametrize("content", [{}, {"images": []}, {"images": {}, "annotations": []}, 3])
     def test_another_json(self, tmp_path, content):
-        assert "expected COCO keypoints" in told(read_heads, self.write(tmp_path, content))
+        assert "expected COCO keypoints" in refused(read_heads, self.write(tmp_path, content))
 
     @pytest.mark.parametrize("kind", ["images", "annotations"])
     def test_entries_given_twice(self, tmp_path, kind):
         content = coco({"a": [(1, 2)]})
         content[kind] *= 2
-        message = told(read_heads, self.write(tmp_path, content))
+        message = refused(read_heads, self.write(tmp_path, content))
         assert f"{kind}: id 0 is missing or given twice" in message
-
-    def test_two_images_of_one_file(self, tmp_path):
-        content = coco({"a": [], "b": []})
-        content["images"][1]["file_name"] = "a.jpg"
-        assert "given twice" in told(read_heads, self.write(tmp_path, content))

@@ -10,6 +10,7 @@ from PIL import Image
 
 from hmode.data import open_dataset
 from hmode.data.annotated import doubts, fitted_size, inside_frame, scale_points
+from hmode.data.source import Annotation
 from hmode.errors import InputError
 
 sides = st.integers(1, 5000)
@@ -70,19 +71,6 @@ class TestPoints:
         expected = points.astype(float) * fitted / size
         np.testing.assert_allclose(scaled, expected, rtol=1e-6)
 
-    @given(size=st.tuples(sides, sides), fitted=st.tuples(sides, sides))
-    def test_the_last_point_inside_and_the_first_outside(self, size, fitted):
-        edge = np.array(size, dtype=np.float32)
-        last = np.nextafter(edge, np.float32(0))
-        assert inside_frame(scale_points(last[None], size, fitted), fitted).all()
-        for x, y in ((edge[0], 0.0), (0.0, edge[1])):
-            point = np.array([[x, y]], dtype=np.float32)
-            assert not inside_frame(scale_points(point, size, fitted), fitted).any()
-
-    def test_nothing_changes_where_the_size_does_not(self):
-        points = np.array([[0.1, 0.3]], dtype=np.float32)
-        assert scale_points(points, (640, 480), (640, 480)) is points
-
     @pytest.mark.parametrize(
         ("options", "size"), [({"max_side": 32}, (16, 32)), ({"short_side": (96, None)}, (96, 192))]
     )
@@ -121,10 +109,6 @@ class TestCustomaryLimits:
         assert sample.size == (128, 256)
         assert sample.points.tolist() == [[10, 20]]
 
-    def test_qnrf_brings_the_shorter_side_to_2048_at_most(self, tmp_path):
-        self.write_qnrf(tmp_path, (2176, 2304))
-        assert open_dataset("ucf_qnrf", tmp_path)[0].size == (2048, 2168)
-
     @pytest.mark.parametrize("name", ["jhu", "nwpu"])
     def test_jhu_and_nwpu_bring_the_longer_side_to_2048_at_most(self, tmp_path, name):
         {"jhu": self.write_jhu, "nwpu": self.write_nwpu}[name](tmp_path, (40, 4096))
@@ -134,19 +118,8 @@ class TestCustomaryLimits:
         assert open_dataset(name, tmp_path, max_side=None)[0].size == (40, 4096)
         assert open_dataset(name, tmp_path, max_side=1024)[0].size == (10, 1024)
 
-    def test_the_limits_are_in_the_description(self, tmp_path):
-        self.write_qnrf(tmp_path, (20, 20))
-        described = open_dataset("ucf_qnrf", tmp_path, max_side=700).describe()
-        assert (described["max_side"], described["short_side"]) == (700, [512, 2048])
-
 
 class TestUnusualSizes:
-    @pytest.mark.parametrize("size", [(1, 1), (10, 3000), (3000, 10)])
-    def test_tiny_and_narrow_images_are_images(self, tmp_path, size):
-        (sample,) = folder(tmp_path, size, [(0.5, 0.5)])
-        assert sample.size == size
-        assert sample.count == 1
-
     def test_a_narrow_image_is_not_enlarged_beyond_memory(self, tmp_path):
         """At 1 x 4,000 pixels, a shorter side of 512 would take a billion pixels."""
         dataset = folder(tmp_path, (1, 4000), [(0.5, 0.5)], short_side=(512, 2048))
@@ -173,18 +146,13 @@ class TestMisplaced:
 
     def test_few_points_outside_are_nothing_to_speak_of(self):
         points = np.array([[1, 1], [2, 2], [-358.7, 5], [700, 5]], dtype=np.float32)
-        assert doubts(points, self.size) == []
-        assert doubts(np.zeros((0, 2), np.float32), self.size) == []
+        assert doubts(Annotation(points), self.size) == []
+        assert doubts(Annotation(np.zeros((0, 2), np.float32)), self.size) == []
 
     def test_swapped_coordinates_are_named(self):
         points = np.array([[100, 500], [400, 600], [10, 20]], dtype=np.float32)
-        assert "2 of 3 points lie outside" in doubts(points, self.size)[0]
-        assert "(y, x)" in doubts(points, self.size)[0]
-
-    def test_points_of_another_image_are_not_called_swapped(self):
-        points = np.full((5, 2), 2000, dtype=np.float32)
-        assert "5 of 5 points lie outside" in doubts(points, self.size)[0]
-        assert "(y, x)" not in doubts(points, self.size)[0]
+        assert "2 of 3 points lie outside" in doubts(Annotation(points), self.size)[0]
+        assert "(y, x)" in doubts(Annotation(points), self.size)[0]
 
     def test_reading_warns_and_names_the_file(self, tmp_path):
         dataset = folder(tmp_path, (480, 640), [(100, 500), (400, 600)])

@@ -9,10 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hmode
-from hmode.data.camera import HEAD_WIDTH
 from hmode.data.people import dress
 from hmode.data.scales import (
-    OrderCrowd,
     Panel,
     ScalesCrowd,
     annotate_wall,
@@ -64,14 +62,6 @@ def test_any_image_is_well_formed(name, split, seed, index, size):
     assert (sample.perspective > 0).all()
 
 
-def test_options_and_description_are_those_of_synthetic():
-    options = {"split": "val", "seed": 3, "length": 7, "size": (80, 96)}
-    found, expected = ScalesCrowd(**options).describe(), SyntheticCrowd(**options).describe()
-    assert found == {**expected, "name": "scales"}
-    assert len(ScalesCrowd(split="train")) == len(SyntheticCrowd(split="train"))
-    assert torch.equal(ScalesCrowd(**options)[2].image, ScalesCrowd(**options)[2].image)
-
-
 def test_the_map_tells_the_size_of_each_head(walls):
     """At a head, the map is the scale at which the camera that shows the head sees it."""
     errors = []
@@ -87,18 +77,6 @@ def test_the_map_tells_the_size_of_each_head(walls):
                     errors.append(abs(perspective[int(y), int(x)] / scale - 1))
     assert np.quantile(errors, 0.9) < 0.08  # statures differ, which shows in close-ups
     assert max(errors) < 0.35
-
-
-def test_small_and_large_heads_are_in_one_image(walls):
-    extremes = []
-    for panels, passers in walls:
-        points, perspective = annotate_wall(panels, passers, (256, 256))
-        x, y = points.astype(int).T
-        extremes.append(np.quantile(perspective[y, x] * HEAD_WIDTH, [0, 1]))
-    smallest, largest = np.array(extremes).T
-    assert 4 < smallest.min() < 7
-    assert 45 < largest.max() < 80
-    assert np.median(largest / smallest) > 4
 
 
 def test_the_row_does_not_give_the_scale_away():
@@ -172,8 +150,3 @@ def test_a_veil_takes_contrast_and_no_people(walls):
     both = (annotate_wall(each, [], (256, 256)) for each in (panels, dimmed))
     for one, other in zip(*both, strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-def test_the_conflict_of_order_is_a_data_set_of_its_own():
-    assert OrderCrowd(size=64).describe() == {**ScalesCrowd(size=64).describe(), "name": "order"}
-    assert not torch.equal(OrderCrowd(size=64)[0].image, ScalesCrowd(size=64)[0].image)

@@ -8,7 +8,7 @@ import numpy as np
 
 from hmode.cli.options import DATA, DEVICE
 from hmode.data import open_dataset
-from hmode.data.ucf import FOLDS
+from hmode.data.published import FOLDS
 from hmode.errors import InputError
 from hmode.evaluation import evaluate, load_run, resolve_device
 from hmode.metrics import LEVELS, Evaluation, density_levels

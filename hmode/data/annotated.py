@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from hmode.data.formats import one_line
 from hmode.data.sample import CrowdImage
-from hmode.data.source import Item, Listing, Source
+from hmode.data.source import Annotation, Item, Listing, Source
 from hmode.errors import InputError, MissingFileError
 from hmode.metrics.regions import people_in
 
@@ -77,15 +76,17 @@ class AnnotatedImages(Sequence):
         item = self.items[operator.index(index)]
         self._check_unchanged(item)
         image = self.source.read_image(item)
-        points, mask = self._annotation(item, image.size)
-        size = self._fitted(item, image.size)
-        if size != image.size:
-            image = image.resize(size, Image.Resampling.LANCZOS)
+        fitted = self._fitted(item, image.size)
+        points, mask = np.zeros((0, 2), np.float32), None
+        if item.annotation is not None:
+            points, mask = self._scaled(item, self.source.read(item), image.size, fitted)
+        if fitted != image.size:
+            image = image.resize(fitted, Image.Resampling.LANCZOS)
         return CrowdImage(
             torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous(),
-            points,
+            torch.from_numpy(points),
             name=item.name,
-            mask=mask,
+            mask=None if mask is None else torch.from_numpy(mask),
             annotated=item.annotation is not None,
         )
 
@@ -98,11 +99,12 @@ class AnnotatedImages(Sequence):
         item = self.items[operator.index(index)]
         if item.annotation is None:
             raise InputError(f"{item.name}: its annotation is not published")
-        mask = self.source.read_mask(item)
-        if mask is None:
-            return len(self.source.read_points(item))
-        points, mask = self._annotation(item, mask.shape[::-1])
-        return int(people_in(mask, points).sum())
+        found = self.source.read(item)
+        if found.mask is None:
+            return len(found.points)
+        size = found.mask.shape[::-1]
+        points, mask = self._scaled(item, found, size, self._fitted(item, size))
+        return int(people_in(torch.from_numpy(mask), torch.from_numpy(points)).sum())
 
     def describe(self) -> dict:
         """What this is, for a run's configuration."""
@@ -127,7 +129,7 @@ class AnnotatedImages(Sequence):
                 for path in (item.image, item.mask):
                     found.update(b"none" if path is None else _bytes_digest(path))
                 if item.annotation is not None:
-                    found.update(self.source.read_points(item).astype("<f4").tobytes())
+                    found.update(self.source.read(item).points.astype("<f4").tobytes())
                 _fingerprints[key] = found.digest()
         except OSError as error:
             if isinstance(error, MissingFileError):
@@ -143,24 +145,19 @@ class AnnotatedImages(Sequence):
                 if self._read.setdefault(path, now) != now:
                     raise InputError(f"{path}: changed since it was first read; start again")
 
-    def _annotation(self, item: Item, size) -> tuple[Tensor, Tensor | None]:
-        """Points and mask of an image of (width, height) pixels, scaled to its fitted size."""
-        if item.annotation is None:
-            return torch.zeros(0, 2), None
-        points, mask = self.source.read_points(item), self.source.read_mask(item)
-        stated = self.source.stated_count(item)
-        for doubt in filter(None, [*doubts(points, size), miscounted(points, stated)]):
+    def _scaled(self, item: Item, found: Annotation, size, fitted) -> tuple:
+        """Points and mask of an image of (width, height) pixels, scaled to another size."""
+        points, mask = found.points, found.mask
+        for doubt in doubts(found, size):
             warnings.warn(f"{item.annotation}: {item.name}: {doubt}", stacklevel=4)
-        fitted = self._fitted(item, size)
         if mask is not None:
             if mask.shape[::-1] != size:
                 raise InputError(
                     f"{item.mask}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels, "
                     f"its image {size[0]} x {size[1]}"
                 )
-            mask = Image.fromarray(mask).resize(fitted, Image.Resampling.NEAREST)
-            mask = torch.from_numpy(np.array(mask))
-        return torch.from_numpy(scale_points(points, size, fitted)), mask
+            mask = np.array(Image.fromarray(mask).resize(fitted, Image.Resampling.NEAREST))
+        return scale_points(points, size, fitted), mask
 
     def _fitted(self, item: Item, size: tuple[int, int]) -> tuple[int, int]:
         fitted = fitted_size(size, self.max_side, self.short_side)
@@ -202,8 +199,9 @@ def inside_frame(points: np.ndarray, size) -> np.ndarray:
     return ((points >= 0) & (points < size)).all(axis=1)
 
 
-def doubts(points: np.ndarray, size) -> list[str]:
-    """What looks wrong with the points of an image of (width, height) pixels."""
+def doubts(annotation: Annotation, size) -> list[str]:
+    """What looks wrong with the annotation of an image of (width, height) pixels."""
+    points, stated = annotation.points, annotation.stated
     inside = inside_frame(points, size)
     outside, repeated = int((~inside).sum()), len(points) - len(np.unique(points, axis=0))
     found = []
@@ -226,14 +224,9 @@ def doubts(points: np.ndarray, size) -> list[str]:
         )
     elif len(points) > 1 and 2 * repeated >= len(points):
         found.append(f"{repeated} of {len(points)} points repeat another: written twice?")
+    if stated not in (None, len(points)):
+        found.append(f"{len(points)} points, but the data set states {stated}")
     return found
-
-
-def miscounted(points: np.ndarray, stated: int | None) -> str | None:
-    """What is wrong where there are not as many points as stated."""
-    if stated is None or stated == len(points):
-        return None
-    return f"{len(points)} points, but the data set states {stated}"
 
 
 def _bytes_digest(path) -> bytes:

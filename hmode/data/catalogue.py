@@ -1,6 +1,6 @@
 """The published data sets: how large they are, who made them, where to ask for them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,16 @@ class Entry:
     where: str
     licence: str
     citation: str
-    flaws: tuple[frozenset[str], ...] = field(default=())
+    flaws: tuple[frozenset[str], ...] = ()
 
 
 RESEARCH = "for research; see the terms that come with it, and do not pass the images on"
+SHANGHAITECH = (
+    "https://github.com/desenzhou/ShanghaiTechDataset",
+    RESEARCH,
+    "Y. Zhang, D. Zhou, S. Chen, S. Gao, Y. Ma: Single-Image Crowd Counting via Multi-Column "
+    "Convolutional Neural Network. CVPR 2016",
+)
 
 CATALOGUE = {
     "sha": Entry(
@@ -38,10 +44,7 @@ CATALOGUE = {
         "dense crowds from the web; 33 to 3,139 people an image",
         {"train": 300, "test": 182},
         241_677,
-        "https://github.com/desenzhou/ShanghaiTechDataset",
-        RESEARCH,
-        "Y. Zhang, D. Zhou, S. Chen, S. Gao, Y. Ma: Single-Image Crowd Counting via Multi-Column "
-        "Convolutional Neural Network. CVPR 2016",
+        *SHANGHAITECH,
         (frozenset({"train/IMG_121", "test/IMG_98"}),),
     ),
     "shb": Entry(
@@ -49,10 +52,7 @@ CATALOGUE = {
         "streets of Shanghai; 9 to 578 people an image",
         {"train": 400, "test": 316},
         88_488,
-        "https://github.com/desenzhou/ShanghaiTechDataset",
-        RESEARCH,
-        "Y. Zhang, D. Zhou, S. Chen, S. Gao, Y. Ma: Single-Image Crowd Counting via Multi-Column "
-        "Convolutional Neural Network. CVPR 2016",
+        *SHANGHAITECH,
     ),
     "ucf_cc_50": Entry(
         "UCF_CC_50",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hmode.data.annotated import doubts, inside_frame, miscounted
+from hmode.data.annotated import doubts, inside_frame
 from hmode.data.catalogue import CATALOGUE
 from hmode.data.formats import read_bytes
 from hmode.data.source import Item, Source
@@ -79,29 +79,25 @@ def check(source: Source, progress: Callable[..., Iterable] = lambda items, tota
 
 def examine(source: Source, item: Item) -> Finding:
     """One image with its annotation."""
-    finding = Finding()
+    finding, size, found = Finding(), None, None
     try:
         size = source.read_image(item).size
     except InputError as error:
         finding.problems.append(str(error))
-        size = None
-    if item.annotation is None:
-        return finding
     try:
-        points, mask = source.read_points(item), source.read_mask(item)
+        found = source.read(item) if item.annotation else None
     except InputError as error:
         finding.problems.append(str(error))
+    if found is None:
         return finding
-    finding.people = len(points)
-    finding.repeated = len(points) - len(np.unique(points, axis=0))
-    doubtful = [miscounted(points, source.stated_count(item))]
+    finding.people = len(found.points)
+    finding.repeated = len(found.points) - len(np.unique(found.points, axis=0))
     if size is not None:
-        finding.outside = int((~inside_frame(points, size)).sum())
-        doubtful += doubts(points, size)
-        if mask is not None and mask.shape[::-1] != size:
+        finding.outside = int((~inside_frame(found.points, size)).sum())
+        doubtful = doubts(found, size)
+        if found.mask is not None and found.mask.shape[::-1] != size:
             doubtful.append(f"{item.mask.name} is of another size than the image")
-    where = f"{item.annotation}: {item.name}"
-    finding.problems += [f"{where}: {doubt}" for doubt in doubtful if doubt]
+        finding.problems += [f"{item.annotation}: {item.name}: {doubt}" for doubt in doubtful]
     return finding
 
 

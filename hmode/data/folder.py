@@ -4,7 +4,6 @@ import re
 import warnings
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from hmode.data.formats import read_json
@@ -12,7 +11,16 @@ from hmode.data.heads import WHOLE, Heads, place
 from hmode.data.labels import SUFFIXES, read_heads
 from hmode.data.mat import read_mat_points
 from hmode.data.pictures import IMAGE_SUFFIXES, read_image, read_size
-from hmode.data.source import Item, Listing, Source, hidden, list_files, pair
+from hmode.data.source import (
+    Annotation,
+    Files,
+    Item,
+    Listing,
+    Source,
+    hidden,
+    list_files,
+    pair,
+)
 from hmode.errors import InputError, MissingFileError
 
 # Where annotations are looked for, beside the images.
@@ -117,18 +125,18 @@ class Folder(Source):
         strays = self._left_out(folder, home)
         if tables:
             return self._by_table(images, folder, tables[0], [*own.values(), *strays])
-        found = pair(images, own, lambda name: folder / f"{name}.csv")
+        found = pair(Files(folder, "{}.jpg", images), Files(folder, "{}.csv", own))
         return Listing(found.items, found.missing, found.strays + strays)
 
     def read_image(self, item: Item) -> Image.Image:
         return read_image(item.image, upright=self.upright)
 
-    def read_points(self, item: Item) -> np.ndarray:
+    def read(self, item: Item) -> Annotation:
         heads = self._chosen(self._heads(item), item.annotation)
         plain = heads.size is None and heads.units == "pixels"
         size, orientation = ((0, 0), 1) if plain else read_size(item.image)
         where = f"{item.annotation}: {item.image.name}"
-        return place(heads, size, orientation, self.upright, where)
+        return Annotation(place(heads, size, orientation, self.upright, where))
 
     def describe(self, split: str) -> dict:
         split = split if split in self.parts else "all"
@@ -184,8 +192,7 @@ class Folder(Source):
 
     def _by_table(self, images: dict, folder: Path, table: Path, strays: list) -> Listing:
         """The listing of images whose points are in one table."""
-        truth: dict[str, Path] = {}
-        lost, names = [], _names(images)
+        lost, names, truth = [], _names(images), set()
         for entry, heads in read_heads(table).items():
             if not entry:
                 raise InputError(f"{table}: no column image, so whose points are these?")
@@ -197,10 +204,11 @@ class Folder(Source):
                 raise InputError(f"{table}: {images[name].name} goes by two names")
             if Path(_file(entry)).suffix.lower() not in ("", images[name].suffix.lower()):
                 warnings.warn(f"{table}: {entry} is taken for {images[name].name}", stacklevel=5)
-            truth[name] = table
+            truth.add(name)
             self._tabled[images[name]] = heads
-        listing = pair(images, truth, lambda name: f"a row of {images[name].name} in {table}")
-        return Listing(listing.items, listing.missing + lost, strays)
+        items = [Item(name, images[name], table) for name in images if name in truth]
+        rows = [f"a row of {images[name].name} in {table}" for name in images if name not in truth]
+        return Listing(items, rows + lost, strays)
 
     def _heads(self, item: Item) -> Heads:
         """What is said of an image, in the units that are stated."""

@@ -41,27 +41,32 @@ def as_points(values, where: str) -> np.ndarray:
     return points
 
 
-def read_numbers(path: Path, columns: str, delimiter: str | None = None) -> np.ndarray:
+def read_numbers(path: Path, *columns: str, signs: str = "") -> np.ndarray:
     """`[N, C]` float64 of a text file with C numbers a line.
 
     Args:
-        columns: the names of the C columns, for the error.
-        delimiter: what is between them; None: spaces or tabs.
+        columns: the names of the C columns; of several, those as many as the first line's numbers.
+        signs: what may be between numbers, beside spaces and tabs: one of these in all lines.
 
     Raises:
         InputError: the file is not text, or a line does not hold C numbers.
     """
-    count = len(columns.split())
+    lines = [line.strip(" \t") for line in read_lines(path)]
+    first = next(filter(None, lines), "")
+    between = next((sign for sign in signs if sign in first), "[ \t]+")
+    found = len(re.split(between, first))
+    names = next((each for each in columns if len(each.split()) == found), columns[0])
     rows = []
-    for number, line in enumerate(read_lines(path), start=1):
-        fields = re.split(delimiter or "[ \t]+", line.strip(" \t"))
-        if fields != [""] and len(fields) != count:
+    for number, line in enumerate(lines, start=1):
+        fields = re.split(between, line) if line else []
+        if line and len(fields) != len(names.split()):
             raise InputError(
-                f"{path}: line {number} has {len(fields)} values, expected {count} ({columns})"
+                f"{path}: line {number} has {len(fields)} values, expected {len(names.split())} "
+                f"({names})"
             )
-        if fields != [""]:
+        if line:
             rows.append([to_number(each.strip(), f"{path}: line {number}") for each in fields])
-    return np.array(rows, dtype=float).reshape(-1, count)
+    return np.array(rows, dtype=float).reshape(-1, len(names.split()))
 
 
 def read_names(path: Path) -> list[str]:

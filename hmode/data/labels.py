@@ -16,7 +16,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from hmode.data.coco import coco_heads
 from hmode.data.formats import (
     json_points,
     one_line,
@@ -33,6 +32,8 @@ SUFFIXES = (".csv", ".json", ".xml", ".txt")
 IMAGE_COLUMNS = ("image", "file", "filename", "file_name", "name")
 COLUMNS = {"x": "x", "y": "y", "width": "width", "height": "height", "label": "label"}
 COLUMNS |= {"class": "label"} | dict.fromkeys(IMAGE_COLUMNS, "image")
+# What Label Studio's results say of an image as a whole.
+OF_ALL = ("choices", "textarea", "rating", "number", "datetime", "taxonomy")
 
 
 def read_heads(path: Path) -> dict[str, Heads]:
@@ -58,7 +59,7 @@ def read_heads(path: Path) -> dict[str, Heads]:
     via = content.get("_via_img_metadata", content) if isinstance(content, dict) else {}
     if isinstance(via, dict) and any(isinstance(e, dict) and "regions" in e for e in via.values()):
         return _collect(path, (_via(path, entry) for entry in via.values()))
-    return coco_heads(path, content)
+    return _collect(path, _coco(path, content))
 
 
 def _collect(path: Path, found) -> dict[str, Heads]:
@@ -73,14 +74,15 @@ def _collect(path: Path, found) -> dict[str, Heads]:
     return heads
 
 
-def _heads(pairs: list, where: str, size=None, labels=(), units="pixels") -> Heads:
-    """Heads of [x, y] as JSON has them, checked."""
+def _image(path, file, pairs, labels=(), width=None, height=None, units="pixels") -> tuple:
+    """An image's name and its heads, of [x, y] and sizes as JSON has them, checked."""
+    where = f"{path}: {str(file)[:60]}" if file else str(path)
     if not all(isinstance(each, str) for each in labels):
         raise InputError(f"{where}: a label is no text")
     points = json_points(pairs, where)
     if units != "pixels":  # multiplied later
         points = np.array(pairs, dtype=float).reshape(-1, 2)
-    return Heads(points, size, tuple(labels), units)
+    return file, Heads(points, stated_size(width, height, where), tuple(labels), units)
 
 
 def _list(value, where: str) -> list[dict]:
@@ -92,15 +94,12 @@ def _list(value, where: str) -> list[dict]:
 def read_text(path: Path) -> Heads:
     """Lines "x y" in pixels, or of YOLO, "class x y width height" in fractions; between spaces,
     commas or semicolons. No line: nobody."""
-    lines = [line for line in read_lines(path) if line.strip()]
-    delimiter = next((sign for sign in ",;" if lines and sign in lines[0]), None)
-    if lines and len(lines[0].replace(delimiter or " ", " ").split()) == 5:
-        rows = read_numbers(path, "class x y width height", delimiter)
-        if not ((rows[:, 1:] >= 0) & (rows[:, 1:] <= 1)).all():
-            raise InputError(f"{path}: lines as of YOLO, but not all in fractions from 0 to 1")
-        labels = tuple(f"{label:g}" for label in rows[:, 0])
-        return Heads(rows[:, 1:3], None, labels, "fractions")
-    return Heads(read_numbers(path, "x y", delimiter))
+    rows = read_numbers(path, "x y", "class x y width height", signs=",;")
+    if rows.shape[1] == 2:
+        return Heads(rows)
+    if not ((rows[:, 1:] >= 0) & (rows[:, 1:] <= 1)).all():
+        raise InputError(f"{path}: lines as of YOLO, but not all in fractions from 0 to 1")
+    return Heads(rows[:, 1:3], None, tuple(f"{label:g}" for label in rows[:, 0]), "fractions")
 
 
 def read_csv(path: Path) -> dict[str, Heads]:
@@ -146,26 +145,21 @@ def _table(path: Path, header: list[str], rows: list, point: str) -> dict[str, H
             f"{path}: the header is {','.join(header)!r}, expected the columns image, x, y "
             "(or x, y in a file for one image), each once"
         )
-    found: dict[str, list] = {} if "image" in known else {"": []}
+    found: dict[str, tuple] = {} if "image" in known else {"": ([], [])}
     sizes: dict[str, tuple | None] = {}
     for where, cell in _cells(names, rows):
         name = cell.get("image", "")
         size = stated_size(cell.get("width"), cell.get("height"), where)
         if sizes.setdefault(name, size) != size:
             raise InputError(f"{where}: states another size of the image than before")
-        points = found.setdefault(name, [])
+        pairs, labels = found.setdefault(name, ([], []))
         if cell["x"] or cell["y"] or "image" not in cell:
-            pair = [to_number(cell[axis].replace(point, "."), where) for axis in "xy"]
-            points.append((pair, cell.get("label", "")))
-    return {
-        name: _heads(
-            [pair for pair, _ in points],
-            str(path),
-            sizes.get(name),
-            [label for _, label in points] if "label" in known else (),
-        )
-        for name, points in found.items()
-    }
+            pairs.append([to_number(cell[axis].replace(point, "."), where) for axis in "xy"])
+            labels.append(cell.get("label", ""))
+    return dict(
+        _image(path, name, pairs, labels if "label" in known else (), *(sizes.get(name) or ()))
+        for name, (pairs, labels) in found.items()
+    )
 
 
 def read_cvat(path: Path) -> dict[str, Heads]:
@@ -195,8 +189,60 @@ def _cvat(path: Path, image: ElementTree.Element) -> tuple[str | None, Heads]:
         points = [pair.split(",") for pair in shape.get("points", "").split(";")]
         pairs += [[to_number(each, where) for each in pair] for pair in points]
         labels += [shape.get("label", "")] * len(points)
-    size = stated_size(image.get("width"), image.get("height"), where)
-    return image.get("name"), _heads(pairs, where, size, labels)
+    return _image(path, image.get("name"), pairs, labels, image.get("width"), image.get("height"))
+
+
+def _coco(path: Path, content) -> list[tuple[str, Heads]]:
+    """COCO keypoints (https://cocodataset.org/#format-data): a person is one point, the first
+    labelled keypoint: in COCO's order the nose, else an eye, an ear, a shoulder. The label is the
+    category's name; an image without annotations has nobody in it."""
+    images, annotations = (_by_id(path, content, name) for name in ("images", "annotations"))
+    kinds = _by_id(path, content, "categories") if "categories" in content else {}
+    found: dict = {key: ([], []) for key in images}
+    for number, annotation in annotations.items():
+        where = f"{path}: annotation {number}"
+        key, kind = annotation.get("image_id"), annotation.get("category_id")
+        if not isinstance(key, (int, str)) or key not in found:
+            raise InputError(f"{where}: image_id is {key!r}, which is none of the images")
+        pairs, labels = found[key]
+        pairs.append(_first_keypoint(annotation, where))
+        known = kinds.get(kind, {}) if isinstance(kind, (int, str)) else {}
+        labels.append(str(known.get("name", kind)))
+    return [
+        _image(path, image.get("file_name"), *found[key], image.get("width"), image.get("height"))
+        for key, image in images.items()
+    ]
+
+
+def _by_id(path: Path, content, name: str) -> dict:
+    """The entries of "images" or "annotations", each by its id."""
+    entries = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise InputError(
+            f"{path}: expected COCO keypoints, LabelMe, Label Studio or VIA; no list {name!r}"
+        )
+    found: dict = {}
+    for entry in entries:
+        key = entry.get("id") if isinstance(entry, dict) else None
+        if not isinstance(key, (int, str)) or key in found:
+            raise InputError(f"{path}: {name}: id {key!r} is missing or given twice")
+        found[key] = entry
+    return found
+
+
+def _first_keypoint(annotation: dict, where: str) -> list:
+    """(x, y) of the first keypoint with visibility above 0."""
+    keypoints = annotation.get("keypoints")
+    if not isinstance(keypoints, list) or not keypoints or len(keypoints) % 3:
+        raise InputError(f"{where} has no keypoints [x, y, v, ...]; a box alone is no head")
+    if annotation.get("iscrowd"):
+        raise InputError(f"{where} is a group of people (iscrowd), which cannot be counted")
+    for x, y, visible in zip(*(keypoints[i::3] for i in range(3)), strict=True):
+        if visible in (1, 2):
+            return [x, y]
+        if visible != 0:
+            raise InputError(f"{where}: visibility is {visible!r}, expected 0, 1 or 2")
+    raise InputError(f"{where} has no labelled keypoint (visibility 1 or 2)")
 
 
 def _labelme(path: Path, content: dict) -> tuple[str, Heads]:
@@ -205,10 +251,10 @@ def _labelme(path: Path, content: dict) -> tuple[str, Heads]:
     for number, shape in enumerate(_list(content["shapes"], f"{path}: shapes"), start=1):
         where, points = f"{path}: shape {number}", shape.get("points")
         _require_point(shape.get("shape_type") == "point", shape.get("shape_type"), where)
-        pairs += points if isinstance(points, list) and len(points) == 1 else [points]
+        pairs += points if isinstance(points, list) and len(points) == 1 else [[points]]
         labels.append(shape.get("label", ""))
-    size = stated_size(content.get("imageWidth"), content.get("imageHeight"), str(path))
-    return content.get("imagePath"), _heads(pairs, str(path), size, labels)
+    size = content.get("imageWidth"), content.get("imageHeight")
+    return _image(path, content.get("imagePath"), pairs, labels, *size)
 
 
 def _label_studio(path: Path, task) -> tuple[str, Heads] | None:
@@ -227,24 +273,25 @@ def _label_studio(path: Path, task) -> tuple[str, Heads] | None:
         raise InputError(
             f"{where}: annotated {len(done)} times, so whose points are to be counted?"
         )
-    pairs, labels, sizes = [], [], set()
+    pairs, labels, sizes = [], [], []
     for result in _list(done[0].get("result"), where):
-        value = result.get("value")
-        if not isinstance(value, dict) or not {"x", "points", "rle"} & value.keys():
-            continue  # a choice, a text: nothing in the image
-        kind = result.get("type")
+        kind, value = result.get("type"), result.get("value")
+        value = value if isinstance(value, dict) else {}
+        if kind in OF_ALL and "x" not in value:
+            continue
         _require_point(kind in ("keypoint", "keypointlabels"), kind, where)
         if result.get("image_rotation"):
             raise InputError(f"{where}: the image was turned in Label Studio, which is not read")
         pairs.append([value.get("x"), value.get("y")])
-        labels.append(", ".join(map(str, value.get("keypointlabels") or ())))
-        sizes.add(stated_size(result.get("original_width"), result.get("original_height"), where))
-    if len(sizes) > 1:
+        named = value.get("keypointlabels") or []
+        labels.append(", ".join(map(str, named)) if isinstance(named, list) else str(named))
+        sizes.append((result.get("original_width"), result.get("original_height")))
+    if any(size != sizes[0] for size in sizes):
         raise InputError(f"{where}: states several sizes of its image")
     name = re.split(r"[/\\=]", unquote(urls[0]))[-1]
     if "upload/" in urls[0]:  # Label Studio puts eight digits before the name
         name = re.sub("^[0-9a-f]{8}-", "", name)
-    return name, _heads(pairs, where, next(iter(sizes), None), labels, "percent")
+    return _image(path, name, pairs, labels, *(sizes or [(None, None)])[0], units="percent")
 
 
 def _via(path: Path, entry) -> tuple[str, Heads]:
@@ -260,7 +307,7 @@ def _via(path: Path, entry) -> tuple[str, Heads]:
         _require_point(shape.get("name") == "point", shape.get("name"), where)
         pairs.append([shape.get("cx"), shape.get("cy")])
         labels.append(", ".join(str(each) for each in attributes.values()))
-    return file, _heads(pairs, where, None, labels)
+    return _image(path, file, pairs, labels)
 
 
 def _via_table(path: Path, header: list[str], rows: list):
@@ -270,7 +317,7 @@ def _via_table(path: Path, header: list[str], rows: list):
         try:
             shape = json.loads(cell["region_shape_attributes"])
             attributes = json.loads(cell.get("region_attributes") or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{where}: {one_line(error)}") from None
         regions = entries.setdefault(cell.get("filename", ""), [])
         if shape != {}:

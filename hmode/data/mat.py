@@ -22,18 +22,8 @@ from hmode.errors import InputError
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 # Types of parts, and classes of arrays.
-NUMBERS = {
-    1: "i1",
-    2: "u1",
-    3: "i2",
-    4: "u2",
-    5: "i4",
-    6: "u4",
-    7: "f4",
-    9: "f8",
-    12: "i8",
-    13: "u8",
-}
+NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8",
+           13: "u8"}  # fmt: skip
 MATRIX, COMPRESSED = 14, 15
 CELL, STRUCT, NUMERIC, OPAQUE = 1, 2, range(6, 16), 17
 COMPLEX = 0x800
@@ -83,21 +73,27 @@ def read_mat_points(path: Path, *fields: str) -> np.ndarray:
             "image_info{1,1}.location" if f == "image_info" else f for f in fields
         )
         raise InputError(f"{path}: expected {expected}, found variables {sorted(variables)}")
-    value = variables[field]
     if field == "image_info":
-        return as_points(image_info(path, value)["location"], f"{path}: image_info{{1,1}}.location")
+        return image_info(path, variables)[0]
     if field == "bbox":
-        return _centres(value, f"{path}: bbox")
-    return as_points(value, f"{path}: {field}")
+        return _centres(variables[field], f"{path}: bbox")
+    return as_points(variables[field], f"{path}: {field}")
 
 
-def image_info(path: Path, value) -> dict:
-    """The struct inside ShanghaiTech's image_info, with fields `location` and mostly `number`."""
-    while isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if not isinstance(value, dict) or "location" not in value:
-        raise InputError(f"{path}: expected image_info{{1,1}}.location of shape [N, 2]")
-    return value
+def image_info(path: Path, variables: dict) -> tuple[np.ndarray, int | None]:
+    """The points of ShanghaiTech's image_info{1,1}.location, and how many its number states."""
+    info = variables.get("image_info")
+    while isinstance(info, list) and len(info) == 1:
+        info = info[0]
+    if not isinstance(info, dict) or "location" not in info:
+        raise InputError(
+            f"{path}: expected image_info{{1,1}}.location of shape [N, 2], found variables "
+            f"{sorted(variables)}"
+        )
+    points = as_points(info["location"], f"{path}: image_info{{1,1}}.location")
+    number = np.asarray(info.get("number"))
+    stated = float(number.item()) if number.dtype.kind in "fiu" and number.size == 1 else 0.5
+    return points, int(stated) if stated.is_integer() else None
 
 
 def _centres(boxes, where: str) -> np.ndarray:

@@ -123,16 +123,17 @@ def _identified(file: BinaryIO) -> Image.Image:
     start = file.read(16)
     if not start:
         raise ValueError("the file is empty")
-    formats = FORMATS
+    formats, film = FORMATS, ""
     if start[4:8] == b"ftyp" and start[8:11] in HEIF:
         need("pillow_heif", "heic", "HEIC").register_heif_opener()
         formats = ("AVIF", "HEIF")
+    elif start[4:8] == b"ftyp":
+        film = "a video, which is counted by itself; else "
     with _limit:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(file, formats=formats)
         except UnidentifiedImageError:
-            film = "a video, which is counted by itself; else " if start[4:8] == b"ftyp" else ""
             raise ValueError(
                 f"{film}damaged, or none of the formats {', '.join(formats)}"
             ) from None

@@ -9,28 +9,24 @@ from pathlib import Path
 
 import numpy as np
 
+from hmode.data import published
 from hmode.data.annotated import AnnotatedImages
 from hmode.data.folder import Folder
-from hmode.data.jhu import JhuCrowd
-from hmode.data.nwpu import NwpuCrowd
 from hmode.data.sample import CrowdImage
 from hmode.data.scales import OrderCrowd, ScalesCrowd
-from hmode.data.shanghaitech import ShanghaiTech, ShanghaiTechRGBD
 from hmode.data.source import Source
 from hmode.data.synthetic import SyntheticCrowd
-from hmode.data.trancos import Trancos
-from hmode.data.ucf import UcfCc50, UcfQnrf
 from hmode.errors import InputError
 
 SOURCES: dict[str, Callable[..., Source]] = {
-    "sha": partial(ShanghaiTech, "A"),
-    "shb": partial(ShanghaiTech, "B"),
-    "ucf_cc_50": UcfCc50,
-    "ucf_qnrf": UcfQnrf,
-    "jhu": JhuCrowd,
-    "nwpu": NwpuCrowd,
-    "trancos": Trancos,
-    "rgbd": ShanghaiTechRGBD,
+    "sha": partial(published.ShanghaiTech, "A"),
+    "shb": partial(published.ShanghaiTech, "B"),
+    "ucf_cc_50": published.UcfCc50,
+    "ucf_qnrf": published.UcfQnrf,
+    "jhu": published.JhuCrowd,
+    "nwpu": published.NwpuCrowd,
+    "trancos": published.Trancos,
+    "rgbd": published.ShanghaiTechRGBD,
     "folder": Folder,
 }
 DRAWN = {each.name: each for each in (SyntheticCrowd, ScalesCrowd, OrderCrowd)}  # on the fly

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,21 @@ class Listing:
     items: list[Item]
     missing: list[Path | str]
     strays: list[Path]
+
+
+@dataclass(frozen=True, eq=False)
+class Annotation:
+    """What is known of one image.
+
+    Attributes:
+        points: float32 `[N, 2]`, (x, y) in pixels.
+        mask: bool `[H, W]`, True where people are counted; None where that is everywhere.
+        stated: how many people the data set says there are, where it says that beside the points.
+    """
+
+    points: np.ndarray
+    mask: np.ndarray | None = None
+    stated: int | None = None
 
 
 class Source:
@@ -90,21 +105,13 @@ class Source:
         """
         return read_image(item.image)
 
-    def read_points(self, item: Item) -> np.ndarray:
-        """float32 `[N, 2]`, (x, y) in pixels.
+    def read(self, item: Item) -> Annotation:
+        """The annotation of an image that has one; its files are read once.
 
         Raises:
-            InputError: the annotation cannot be read.
+            InputError: it cannot be read.
         """
         raise NotImplementedError
-
-    def read_mask(self, item: Item) -> np.ndarray | None:
-        """bool `[H, W]`, True where people are counted; None where that is everywhere."""
-        return None
-
-    def stated_count(self, item: Item) -> int | None:
-        """How many people the data set says there are, where it says that beside the points."""
-        return None
 
     def describe(self, split: str) -> dict:
         """What identifies a split of this data set."""
@@ -162,32 +169,66 @@ def hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in ("thumbs.db", "desktop.ini")
 
 
-def collect(
-    names: Iterable[str], *kinds: tuple[dict[str, Path], Callable[[str], Path | str]], strays=()
-) -> Listing:
+class Files(dict[str, Path]):
+    """Files by the names of the images that they are or belong to, {name: path}.
+
+    Args:
+        folder: where those files should be that are not there.
+        pattern: how they are called there: {} is the name, {number} what follows its last "_".
+        found: those that are there.
+    """
+
+    def __init__(self, folder: Path, pattern: str, found: dict[str, Path]):
+        super().__init__(found)
+        self.folder, self.pattern = folder, pattern
+
+    def place(self, name: str) -> Path:
+        """Where the file of a name belongs."""
+        return self.folder / self.pattern.format(name, number=name.rpartition("_")[2])
+
+    @classmethod
+    def listed(cls, folder: Path, pattern: str, *suffixes: str) -> "Files":
+        """The files of a folder that are called like the pattern, or NAME.SUFFIX.
+
+        Args:
+            suffixes: others that will do.
+
+        Raises:
+            MissingFileError, InputError: as `list_files`; or two files are of one name.
+        """
+        before, end = pattern.split("{}")
+        after, suffix = os.path.splitext(f"x{end}")
+        found = cls(folder, pattern, {})
+        for stem, path in list_files(folder, suffix, *suffixes).items():
+            name = stem.removeprefix(before).removesuffix(after[1:])
+            if found.setdefault(name, path) != path:
+                raise InputError(
+                    f"{folder}: both {found[name].name} and {path.name}; which is meant?"
+                )
+        return found
+
+
+def collect(names: Iterable[str], *kinds: Files, strays=()) -> Listing:
     """The listing of the images named, in that order.
 
     Args:
         names: of the images.
-        kinds: for the fields image, annotation and mask of an `Item`: the files there are,
-            {name: path}, and where a name's file belongs.
+        kinds: the files for the fields image, annotation and mask of an `Item`.
         strays: files that belong to no image.
     """
     names = list(names)
-    whole = [name for name in names if all(name in found for found, _ in kinds)]
+    whole = [name for name in names if all(name in found for found in kinds)]
     return Listing(
-        [Item(name, *(found[name] for found, _ in kinds)) for name in whole],
-        [place(name) for name in names for found, place in kinds if name not in found],
+        [Item(name, *(found[name] for found in kinds)) for name in whole],
+        [found.place(name) for name in names for found in kinds if name not in found],
         list(strays),
     )
 
 
-def pair(
-    images: dict[str, Path], annotations: dict[str, Path], place: Callable[[str], Path | str]
-) -> Listing:
+def pair(images: Files, annotations: Files) -> Listing:
     """The listing of a folder's images with the annotations of the same names."""
     strays = [path for name, path in annotations.items() if name not in images]
-    return collect(images, (images, images.get), (annotations, place), strays=strays)
+    return collect(images, images, annotations, strays=strays)
 
 
 def natural(name: str) -> tuple:
