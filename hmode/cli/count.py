@@ -12,7 +12,7 @@ import click
 import numpy as np
 
 from hmode.cli.options import DEVICE, printable
-from hmode.cli.video import VIDEO, area_row, count_video, describe_area, measured
+from hmode.cli.video import FILE, VIDEO, count_video, measured
 from hmode.counting import Count, count
 from hmode.data.pictures import MAX_PIXELS, to_pixels
 from hmode.data.source import hidden, natural
@@ -31,7 +31,6 @@ HOW = (
     "give --weights RUN, the folder of a trained network; `hmode train hmode+rel`, or notebook 04, "
     "makes runs/quick/synthetic/hmode+rel-seed0 in a few minutes; or leave it out"
 )
-FILE = click.Path(path_type=Path)
 USUAL = "photos"  # what counts where no network is named
 LONGEST_NAME = 255  # bytes, on all usual systems
 
@@ -258,7 +257,7 @@ def _told(path: Path, counted: Count, pixels, known: Doubts, ground: Ground | No
     area = measured(ground, counted, str(path))
     line = f"{printable(str(path))}: {counted.count:.1f} people"
     line += ", likely {:.0f} to {:.0f}".format(*span) if span else ""
-    line += f"; {describe_area(area)}" if area else ""
+    line += f"; {area}" if area else ""
     line += f" ({doubt})" if doubt else ""
     name = str(path)
     name = os.path.join(".", name) if name.startswith(FORMULA) else name
@@ -266,7 +265,7 @@ def _told(path: Path, counted: Count, pixels, known: Doubts, ground: Ground | No
     row = {"image": name, "count": counted.count, "width": width, "height": height}
     row |= {f"expert_{k}": value for k, value in enumerate(counted.experts, start=1)}
     row |= zip(("low", "high"), span or ("", ""), strict=True)
-    return line, row | area_row(area) | {"doubts": doubt}
+    return line, row | (area.row if area else {}) | {"doubts": doubt}
 
 
 @contextmanager
