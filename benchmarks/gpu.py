@@ -1,6 +1,6 @@
 """Everything that is measured on a GPU, in one command of less than eight minutes:
 
-    python -m benchmarks.gpu            # writes docs/benchmarks/gpu.csv and gpu-trace.csv
+    python -m benchmarks.gpu            # writes docs/benchmarks/gpu.csv
     python -m benchmarks.gpu --tiny     # the same code at a toy size, on the CPU too
 
 A part that fails is written down as failed, and the others go on. Crops and images are noise: what
@@ -14,17 +14,16 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 import click
 import numpy as np
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 import hmode
 from benchmarks import plain
-from benchmarks.limits import copy_bandwidth, product_rate
+from benchmarks.limits import copy_bandwidth, median_seconds, product_rates
 from benchmarks.measure import flops, peak_memory, seconds
 from benchmarks.ours import our_count, our_inference, our_targets, random_batch, random_network
 from benchmarks.work import trained_norms
@@ -43,13 +42,6 @@ from hmode.step import (
 )
 
 DTYPES = {"no": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
-KINDS = {  # of kernels, by a part of their names
-    "convolution and product": ("conv", "gemm", "xmma", "cutlass", "nvjet", "wgrad", "dgrad"),
-    "batch norm": ("batch_norm", "batchnorm", "bn_"),
-    "pooling and interpolation": ("pool", "upsample"),
-    "Adam": ("adam", "multi_tensor"),
-    "copies": ("memcpy", "memset", "copy", "transpose", "tonchw", "tonhwc"),
-}
 
 
 @dataclass(frozen=True)
@@ -59,12 +51,7 @@ class Sizes:
     device: str = "cuda"
     width: float = 1.0
     steps: tuple[tuple[int, int], ...] = (
-        (128, 1),
-        (128, 8),
-        (128, 16),
-        (128, 32),
-        (256, 8),
-        (256, 32),
+        *((128, 1), (128, 8), (128, 16), (128, 32), (256, 8), (256, 32)),
     )  # (crop, batch)
     small: tuple[int, int] = (128, 8)
     large: tuple[int, int] = (256, 32)
@@ -117,7 +104,7 @@ def limits(sizes: Sizes, found: Found) -> None:
     """Products a second in each precision, and bytes moved a second."""
     for precision, dtype in DTYPES.items():
         with float32_products(precision):
-            rate = product_rate(sizes.device, dtype)
+            rate = max(product_rates(sizes.device, dtype).values())
         found.add(f"limit: product {precision}", rate / 1e12, "TFLOP/s")
     found.add("limit: copy", copy_bandwidth(sizes.device) / 1e9, "GB/s")
 
@@ -127,24 +114,24 @@ def steps(sizes: Sizes, found: Found) -> None:
     for crop, crops in sizes.steps:
         batch = on_device(random_batch(crops, crop), sizes)
         with made(sizes, "no") as step:
-            work = flops(lambda step=step, batch=batch: step(batch))
-            time_step(f"{crop}² x {crops}, float32, eager", step, batch, work, sizes, found)
+            call = partial(step, batch)
+            work = flops(call)
+            name = f"step {crop}² x {crops}, float32, eager"
+            found.add(name, milliseconds(call, sizes), "ms")
         for precision in ("tf32", "bf16"):
             with made(sizes, precision) as step:
-                fast = captured(step)
                 name = f"{crop}² x {crops}, {precision}"
-                time_step(name, fast, batch, work, sizes, found)
+                taken = milliseconds(partial(captured(step), batch), sizes)
+                found.add(f"step {name}", taken, "ms")
                 limit = found[f"limit: product {precision}"] * 1e12
-                share = work / found[f"step {name}"] * 1e3 / limit
+                share = work / taken * 1e3 / limit
                 goal = 0.35 if (crop, crops) == sizes.large and precision == "bf16" else None
                 found.add(f"share of the product rate, {name}", share, "", least=goal)
 
 
-def time_step(name, step, batch, work, sizes: Sizes, found: Found) -> None:
-    for _ in range(6):  # cuDNN's choice, Adam's moments, the capture
-        step(batch)
-    times = [seconds(lambda: step(batch)) for _ in range(sizes.repetitions)]
-    found.add(f"step {name}", 1e3 * median(times), "ms")
+def milliseconds(call: Callable[[], object], sizes: Sizes, warm_up: int = 6) -> float:
+    """Median of a call, after some for cuDNN's choice, Adam's moments, the capture."""
+    return 1e3 * median_seconds(call, sizes.repetitions, warm_up)
 
 
 def against_plain(sizes: Sizes, found: Found) -> None:
@@ -153,15 +140,14 @@ def against_plain(sizes: Sizes, found: Found) -> None:
         batch = on_device(random_batch(crops, crop), sizes)
         with float32_products("no"):
             step = plain.PlainStep(random_network(sizes.width).to(sizes.device), 2e-5)
-            step(batch)
-            slow = 1e3 * median(seconds(lambda step=step, b=batch: step(b)) for _ in range(3))
-            memory = peak_memory(lambda step=step, b=batch: step(b), sizes.device)
+            slow = milliseconds(partial(step, batch), sizes, warm_up=1)
+            memory = peak_memory(partial(step, batch), sizes.device)
         name = f"{crop}² x {crops}"
         found.add(f"plain step {name}", slow, "ms")
         found.add(f"plain / ours, {name}", slow / found[f"step {name}, bf16"], "x", least=3)
         with made(sizes, "bf16") as ours:
             ours(batch)
-            least = peak_memory(lambda ours=ours, b=batch: ours(b), sizes.device)
+            least = peak_memory(partial(ours, batch), sizes.device)
         found.add(f"memory of ours / plain, {name}", least / memory, "", most=0.5)
     crop, crops = sizes.small
     alone = found[f"plain step {crop}² x 1"]
@@ -174,13 +160,9 @@ def targets(sizes: Sizes, found: Found) -> None:
     crop = sizes.small[0]
     batch = on_device(random_batch(16, crop), sizes)
     with made(sizes, "bf16") as step:
-        fast = captured(step)
-        for _ in range(6):
-            fast(batch)
-        whole = median(seconds(lambda: fast(batch)) for _ in range(sizes.repetitions))
-    part = captured_call(lambda: our_targets(batch), sizes)
-    share = median(seconds(part) for _ in range(sizes.repetitions)) / whole
-    found.add("targets of 16 crops / their step, bf16", share, "", most=0.02)
+        whole = milliseconds(partial(captured(step), batch), sizes)
+    part = milliseconds(captured_call(lambda: our_targets(batch), sizes), sizes)
+    found.add("targets of 16 crops / their step, bf16", part / whole, "", most=0.02)
 
 
 def agreement(sizes: Sizes, found: Found) -> None:
@@ -240,9 +222,8 @@ def counting(sizes: Sizes, found: Found) -> None:
             ("plain", lambda: plain.count(network, images)),
             ("ours", lambda: our_count(folded, images)),
         ):
-            call()
-            times = [seconds(call) for _ in range(sizes.repetitions)]
-            found.add(f"count of a whole image, float32, {name}", 1e3 * median(times), "ms")
+            name = f"count of a whole image, float32, {name}"
+            found.add(name, milliseconds(call, sizes, warm_up=1), "ms")
 
     def in_bf16():
         with torch.autocast(sizes.device, torch.bfloat16):
@@ -250,8 +231,7 @@ def counting(sizes: Sizes, found: Found) -> None:
 
     error = abs((in_bf16() / other - 1).item())
     found.add("count of a whole image, bf16: relative difference", error, "")
-    times = [seconds(in_bf16) for _ in range(sizes.repetitions)]
-    found.add("count of a whole image, bf16, ours", 1e3 * median(times), "ms")
+    found.add("count of a whole image, bf16, ours", milliseconds(in_bf16, sizes), "ms")
 
 
 def compiled(sizes: Sizes, found: Found) -> None:
@@ -259,43 +239,9 @@ def compiled(sizes: Sizes, found: Found) -> None:
     for crop, crops in dict.fromkeys((sizes.small, sizes.large)):
         batch = on_device(random_batch(crops, crop), sizes)
         with made(sizes, "bf16", compile=True) as step:
-            fast, name = captured(step), f"{crop}² x {crops}, bf16, compiled"
-            started = time.perf_counter()
-            fast(batch)
-            found.add(f"first step {name}", time.perf_counter() - started, "s")
-            time_step(name, fast, batch, 0, sizes, found)
-
-
-def trace(sizes: Sizes, output: Path) -> None:
-    """Where a large step spends its time on the device, by kind of kernel → gpu-trace.csv."""
-    crop, crops = sizes.large
-    batch = on_device(random_batch(crops, crop), sizes)
-    table = []
-    for precision in ("no", "bf16"):
-        with made(sizes, precision) as step:
-            for _ in range(4):
-                step(batch)
-            kinds = [ProfilerActivity.CPU]
-            kinds += [ProfilerActivity.CUDA] if sizes.device == "cuda" else []
-            with profile(activities=kinds) as profiler:
-                for _ in range(3):
-                    step(batch)
-                seconds(lambda: None)
-        attribute = f"self_{'device' if sizes.device == 'cuda' else 'cpu'}_time_total"
-        totals: dict[str, float] = {}
-        for event in profiler.key_averages():
-            kind = kind_of(event.key)
-            totals[kind] = totals.get(kind, 0) + getattr(event, attribute) / 3e3
-        for kind, spent in sorted(totals.items(), key=lambda item: -item[1]):
-            share = spent / (sum(totals.values()) or 1)
-            table.append({"precision": precision, "kind": kind, "ms": spent, "share": share})
-    write_csv(output / "gpu-trace.csv", table)
-
-
-def kind_of(kernel: str) -> str:
-    name = kernel.lower()
-    signs = ((kind, sign) for kind, signs in KINDS.items() for sign in signs)
-    return next((kind for kind, sign in signs if sign in name), "elementwise and other")
+            call, name = partial(captured(step), batch), f"{crop}² x {crops}, bf16, compiled"
+            found.add(f"first step {name}", seconds(call), "s")
+            found.add(f"step {name}", milliseconds(call, sizes), "ms")
 
 
 @contextmanager
@@ -370,7 +316,7 @@ PARTS = (limits, steps, agreement, against_plain, targets, trainings, counting, 
     type=click.Path(path_type=Path),
     default=Path("docs/benchmarks"),
     show_default=True,
-    help="Folder for gpu.csv and gpu-trace.csv.",
+    help="Folder for gpu.csv.",
 )
 def main(tiny: bool, output: Path) -> None:
     """Measure trainings and counting on a GPU."""
@@ -381,13 +327,13 @@ def main(tiny: bool, output: Path) -> None:
     started, failed = time.perf_counter(), []
     device = torch.cuda.get_device_name() if sizes.device == "cuda" else platform.machine()
     about = {"device": device, "torch": torch.__version__}
-    for part in (*PARTS, trace):
+    for part in PARTS:
         if time.perf_counter() - started > sizes.budget:
             failed.append(f"{part.__name__}: not begun, {sizes.budget:g} s are over")
             continue
         click.echo(f"— {part.__name__}, after {time.perf_counter() - started:.0f} s")
         try:
-            part(sizes, output if part is trace else found)
+            part(sizes, found)
         except Exception:  # a part that fails must not take what the others measured with it
             failed.append(f"{part.__name__}: {traceback.format_exc(limit=3)}")
         write_csv(output / "gpu.csv", [about | row for row in found.rows])

@@ -63,19 +63,13 @@ def train(run_dir: Path, kill_at: int = 0, count_to: Path | None = None) -> None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = hmode.HMoDE(width=0.0625)
-    images = hmode.open_dataset("synthetic", length=8, size=128)
+    images = hmode.hold_out(hmode.open_dataset("synthetic", length=8, size=128))
+    test = hmode.open_dataset("synthetic", split="test", length=2, size=128)
     schedule = hmode.Schedule(
         epochs=5, batch_size=4, crop=64, learning_rate=1e-3, average=0.9, checkpoint_every=2
     )
-    hmode.fit(
-        model,
-        *hmode.hold_out(images),
-        schedule,
-        run_dir=run_dir,
-        test=hmode.open_dataset("synthetic", split="test", length=2, size=128),
-        device="cpu",
-        progress=False,
-    )
+    options = {"test": test, "device": "cpu", "progress": False}
+    hmode.fit(model, *images, schedule, run_dir=run_dir, **options)
     if count_to:
         count_to.write_text(str(steps()))
 
@@ -128,8 +122,9 @@ class Campaign:
         """Killed at a step on the disk."""
         return self.killed(lambda run_dir: self.start(run_dir, kill_at=step).join())
 
-    def at_random(self, rng: random.Random, number: int) -> str | None:
+    def at_random(self, seed: int, number: int) -> str | None:
         """Killed one to three times, each at some moment of what is left."""
+        rng = random.Random(f"{seed}-{number}")
 
         def kill(run_dir: Path) -> None:
             for _ in range(rng.randint(1, 3)):
@@ -157,10 +152,10 @@ def main(every: int, moments: int, seed: int):
                 f"killed at step {step} on the disk": pool.submit(campaign.at_step, step)
                 for step in range(1, campaign.steps + 1, every)
             }
-            for number in range(moments):
-                name = f"killed at random by {SIGNALS[number % len(SIGNALS)].name} ({number})"
-                chance = random.Random(f"{seed}-{number}")
-                ends[name] = pool.submit(campaign.at_random, chance, number)
+            ends |= {
+                f"killed at random, number {number}": pool.submit(campaign.at_random, seed, number)
+                for number in range(moments)
+            }
             found = {name: end.result() for name, end in ends.items()}
     bad = {name: what for name, what in found.items() if what}
     for name, what in bad.items():

@@ -89,11 +89,6 @@ def product_rates(
     return rates
 
 
-def product_rate(device: str = "cpu", dtype=torch.float32, repetitions: int = 7) -> float:
-    """FLOP/s of the fastest of `product_rates`."""
-    return max(product_rates(device, dtype, repetitions).values())
-
-
 def products(side: int, device: str, dtype) -> dict[str, Callable[[], object]]:
     """Calls that multiply two square matrices, by who computes the product."""
     left, right = torch.randn(2, side, side, device=device, dtype=dtype)
@@ -112,7 +107,8 @@ def copy_bandwidth(device: str = "cpu", repetitions: int = 7, size: int | None =
     return 2 * source.nbytes / median_seconds(lambda: target.copy_(source), repetitions)
 
 
-def median_seconds(call: Callable[[], object], repetitions: int) -> float:
-    """Of some calls, after one untimed."""
-    call()
+def median_seconds(call: Callable[[], object], repetitions: int, warm_up: int = 1) -> float:
+    """Of some calls, after others that are not timed."""
+    for _ in range(warm_up):
+        call()
     return median(seconds(call) for _ in range(repetitions))

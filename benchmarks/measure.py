@@ -58,14 +58,11 @@ def paired(
     for _ in range(warm_up):
         ours()
         other()
-    pairs = [
-        (
-            steady_seconds(ours, steady[0], clock),
-            scale * steady_seconds(other, steady[1], clock),
-        )
-        for _ in range(repetitions)
-    ]
-    return Paired(*map(tuple, zip(*pairs, strict=True)))
+    ours_s, other_s = [], []
+    for _ in range(repetitions):
+        ours_s.append(steady_seconds(ours, steady[0], clock))
+        other_s.append(scale * steady_seconds(other, steady[1], clock))
+    return Paired(tuple(ours_s), tuple(other_s))
 
 
 def steady_seconds(

@@ -7,8 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks import scaling, series
-from benchmarks.cases import CASES, WORDING, digits
-from benchmarks.running import Result, rows
+from benchmarks.cases import CASES, WORDING, digits, worded
 from hmode.errors import InputError, MissingFileError
 from hmode.runs import write_csv
 
@@ -36,14 +35,14 @@ class Page:
         text = self.path.read_text(encoding="utf-8")
         self.path.write_text(filled(text, name, content, self.path), encoding="utf-8")
 
-    def write_cases(self, results: list[Result]) -> None:
+    def write_cases(self, measured: list[dict]) -> None:
         """Put these cases in the place of what was measured of them before, elsewhere perhaps."""
         path = self.folder / "cases.csv"
         before = pd.read_csv(path).to_dict("records") if path.is_file() else []
-        found = {row["case"]: row for row in (*before, *rows(results))}
-        measured = sorted(found.values(), key=lambda row: str(row["machine"]))
-        write_csv(path, measured)
-        self.fill("cases", case_tables(measured))
+        found = {row["case"]: row for row in (*before, *measured)}
+        every = sorted(found.values(), key=lambda row: str(row["machine"]))
+        write_csv(path, every)
+        self.fill("cases", case_tables(every))
 
     def write(self, part: str, measured: list[dict]) -> None:
         """The table of one of `TABLES`, and the same numbers as CSV."""
@@ -79,7 +78,7 @@ def case_tables(measured: list[dict]) -> str:
         parts += [machine, table(header, [case_line(row) for row in group])]
     names = {row["case"] for row in measured}
     left = [
-        [f"{case.what} (`{case.name}`)", case.other, ", ".join(map(str, case.goals))]
+        [f"{case.what} (`{case.name}`)", case.other, ", ".join(worded(case.goals))]
         for case in CASES
         if case.name not in names
     ]
@@ -89,7 +88,7 @@ def case_tables(measured: list[dict]) -> str:
 
 
 def case_line(row: dict) -> list[str]:
-    """What was measured of a case, a row of `benchmarks.running.rows`, in words."""
+    """What was measured of a case, a row of `benchmarks.running`, in words."""
     ratio, low, high = (digits(row[name]) for name in ("ratio", "ratio_min", "ratio_max"))
     ratio = f"{ratio} [{low}–{high}]"
     ours, other = (duration(row[name]) for name in ("ours_s", "other_s"))
@@ -110,34 +109,30 @@ def case_line(row: dict) -> list[str]:
 
 def scaling_table(measured: list[dict]) -> str:
     lines = []
-    for name, group in groupby(measured, key=lambda row: row["curve"]):
+    for _, group in groupby(measured, key=lambda row: row["curve"]):
         points = list(group)
-        fits = scaling.fits(points) if scaling.is_power(name) else None
+        fits = scaling.fits(points)
+        networks = dict.fromkeys(f"{n / 1e6:.1f} M" for p in points if (n := p["parameters"]))
         lines.append([
             points[0]["what"],
             points[0]["axis"],
             ", ".join(f"{point['size']:,}" for point in points),
             ", ".join(duration(point["seconds"]) for point in points),
-            str(fits["seconds"]) if fits else "",
+            str(fits.get("seconds", "")),
             ", ".join(size(point["bytes"]) for point in points),
-            str(fits["bytes"]) if fits else "",
-            millions(points),
+            str(fits.get("bytes", "")),
+            ", ".join(networks),
         ])  # fmt: skip
     header = ["what", "against", "sizes", "time", "exponent", "memory", "exponent", "parameters"]
     return table(header, lines)
 
 
-def millions(points: list[dict]) -> str:
-    """Parameters of the networks along a curve: one number, or where they differ, one each."""
-    found = dict.fromkeys(point["parameters"] for point in points)
-    return ", ".join(f"{number / 1e6:.1f} M" for number in found if number)
-
-
 def profile_table(measured: list[dict]) -> str:
     *shares, totals = measured
-    header = list(totals)
-    lines = [[row["kind"], *(f"{row[name]:.1%}" for name in header[1:])] for row in shares]
-    return table(header, [*lines, ["**time**", *(duration(totals[name]) for name in header[1:])]])
+    kind, *header = totals
+    lines = [[row[kind], *(f"{row[name]:.1%}" for name in header)] for row in shares]
+    lines.append(["**time**", *(duration(totals[name]) for name in header)])
+    return table([kind, *header], lines)
 
 
 def series_table(measured: list[dict]) -> str:
@@ -164,8 +159,4 @@ def size(bytes_: int) -> str:
     return f"{digits(bytes_ / factor)} {unit}"
 
 
-TABLES = {
-    "scaling": scaling_table,
-    "profile": profile_table,
-    "series": series_table,
-}
+TABLES = {"scaling": scaling_table, "profile": profile_table, "series": series_table}

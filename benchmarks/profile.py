@@ -1,7 +1,7 @@
 """Where the time of a training step and of an evaluation goes, by kind of operation, on the CPU."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, nullcontext
 from importlib import import_module
 from unittest.mock import patch
@@ -32,13 +32,9 @@ OTHER = "other, with Python"
 WINOGRAD = "convolution, Winograd's"
 # Parts that no operation's name tells, by where the function is called: {kind: places}.
 STEP_PARTS = {
-    "targets": ("hmode.method.training.batch_density_maps",),
-    "losses": ("hmode.step.total_loss",),
+    "targets": ("hmode.method.training.batch_density_maps", "benchmarks.plain.training.targets"),
+    "losses": ("hmode.step.total_loss", "benchmarks.plain.training.total_loss"),
     WINOGRAD: ("hmode.fast.winograd.winograd",),
-}
-PLAIN_STEP_PARTS = {
-    "targets": ("benchmarks.plain.training.targets",),
-    "losses": ("benchmarks.plain.training.total_loss",),
 }
 EVALUATION_PARTS = {
     "data": ("hmode.evaluation.normalise",),
@@ -51,19 +47,15 @@ MARK = "part: "
 EVALUATED = 8  # images
 
 
-def profile_step(
-    profile_name: str, batch_size: int = 8, crop: int = 128, *, plainly: bool = False
-) -> Counter:
+def profile_step(name: str, batch_size: int = 8, crop: int = 128, *, plainly=False) -> Counter:
     """Seconds by kind of one training step of a profile's network, on synthetic crops.
 
     With `plainly` of the plain form of that step, memory as the system gives it.
     """
-    settings = load_profile(profile_name, "synthetic")
-    network = random_network(settings.width)
-    if plainly:
-        step, parts = plain.PlainStep(network, settings.schedule.learning_rate), PLAIN_STEP_PARTS
-    else:
-        step, parts = our_step(network, settings.schedule), STEP_PARTS
+    settings = load_profile(name, "synthetic")
+    network, schedule = random_network(settings.width), settings.schedule
+    ours = None if plainly else our_step(network, schedule)
+    step = ours or plain.PlainStep(network, schedule.learning_rate)
     dataset = open_dataset("synthetic", split="train", length=batch_size)
     sampler = CropSampler(dataset, crop=crop, batch_size=batch_size, seed=0)
 
@@ -75,22 +67,22 @@ def profile_step(
     with nullcontext() if plainly else kept_memory():
         for _ in range(STEADY):
             one(0)
-        return seconds_by_kind(lambda: one(1), parts)
+        return seconds_by_kind(lambda: one(1), STEP_PARTS)
 
 
-def profile_evaluation(profile_name: str, *, plainly: bool = False) -> Counter:
+def profile_evaluation(name: str, *, plainly: bool = False) -> Counter:
     """Seconds by kind of evaluating synthetic images, regions and foreground included.
 
     With `plainly` of counting them by the plain form, which compares nothing.
     """
-    network = random_network(load_profile(profile_name, "synthetic").width)
+    network = random_network(load_profile(name, "synthetic").width)
     images = list(open_dataset("synthetic", split="test", length=EVALUATED))
 
-    def one_by_one():
-        for sample in images:
-            plain.count(network, normalise(sample.image)[None])
+    def call():
+        if not plainly:
+            return evaluate(network, images)
+        return [plain.count(network, normalise(sample.image)[None]) for sample in images]
 
-    call = one_by_one if plainly else lambda: evaluate(network, images)
     call()
     return seconds_by_kind(call, {} if plainly else EVALUATION_PARTS)
 
@@ -115,13 +107,7 @@ def seconds_by_kind(call: Callable[[], object], parts: dict[str, Iterable[str]])
 def marked(kind: str, place: str) -> Callable:
     """The function at a place, recorded as a part of that kind."""
     module, name = place.rsplit(".", 1)
-    function = getattr(import_module(module), name)
-
-    def recorded(*args, **kwargs):
-        with record_function(f"{MARK}{kind}"):
-            return function(*args, **kwargs)
-
-    return recorded
+    return record_function(f"{MARK}{kind}")(getattr(import_module(module), name))
 
 
 def sum_up(events) -> Counter:
@@ -129,27 +115,24 @@ def sum_up(events) -> Counter:
 
     A backward operation has the sequence number of the forward one: it belongs to its part.
     """
-    parts = {}
-    for event in events:
-        part = part_of(event)
-        if part and event.sequence_nr >= 0 and not is_backward(event):
-            parts[event.sequence_nr] = part
+    parts = {
+        event.sequence_nr: part
+        for event in events
+        if event.sequence_nr >= 0 and not is_backward(event) and (part := part_of(event))
+    }
     seconds = Counter()
     for event in events:
-        around = [event, *ancestors(event)]
-        backward = (parts.get(each.sequence_nr) for each in around if is_backward(each))
-        kind = part_of(event) or next(filter(None, backward), None) or kind_of(around)
+        backward = (parts.get(e.sequence_nr) for e in around(event) if is_backward(e))
+        kind = part_of(event) or next(filter(None, backward), None) or kind_of(event)
         seconds[kind] += event.self_cpu_time_total / 1e6
     return seconds
 
 
-def ancestors(event) -> list:
-    """The events around an event, innermost first."""
-    found = []
-    while event.cpu_parent is not None:
+def around(event) -> Iterator:
+    """An event and those around it, innermost first."""
+    while event is not None:
+        yield event
         event = event.cpu_parent
-        found.append(event)
-    return found
 
 
 def is_backward(event) -> bool:
@@ -158,16 +141,13 @@ def is_backward(event) -> bool:
 
 def part_of(event) -> str | None:
     """The innermost marked part around an event."""
-    for each in (event, *ancestors(event)):
-        if each.name.startswith(MARK):
-            return each.name.removeprefix(MARK)
-    return None
+    found = (e.name.removeprefix(MARK) for e in around(event) if e.name.startswith(MARK))
+    return next(found, None)
 
 
-def kind_of(around: list) -> str:
+def kind_of(event) -> str:
     """What an operation is, by the outermost name around it that tells."""
-    for event in reversed(around):
-        name = event.name.lower()
+    for name in reversed([each.name.lower() for each in around(event)]):
         for kind, signs in KINDS.items():
             if any(sign in name for sign in signs):
                 return kind

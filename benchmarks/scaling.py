@@ -1,13 +1,12 @@
 """Time and memory against image side, heads, experts and batch size, and the exponents."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.stats import linregress
-from torch import Tensor
 
 from benchmarks.measure import peak_memory, seconds
 from benchmarks.ours import our_count, our_inference, our_step, random_batch, random_network
@@ -17,8 +16,7 @@ from hmode.memory import kept_memory
 REPETITIONS = 3
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(NamedTuple):
     """Something measured at several sizes.
 
     Attributes:
@@ -37,8 +35,7 @@ class Curve:
     power: bool = True
 
 
-@dataclass(frozen=True)
-class Fit:
+class Fit(NamedTuple):
     """y ~ x^exponent, least squares on logarithms; `error` is the exponent's standard error."""
 
     exponent: float
@@ -54,14 +51,9 @@ def fit_power(sizes: Sequence[float], values: Sequence[float]) -> Fit:
     return Fit(float(line.slope), float(line.stderr))
 
 
-def random_heads(count: int, height: int, width: int) -> Tensor:
-    rng = np.random.default_rng(0)
-    return torch.from_numpy((rng.random((count, 2)) * (width, height)).astype(np.float32))
-
-
 def density(count: int, height: int, width: int):
-    points = random_heads(count, height, width)
-    return lambda: density_map(points, (height, width)), None
+    points = (np.random.default_rng(0).random((count, 2)) * (width, height)).astype(np.float32)
+    return lambda: density_map(torch.from_numpy(points), (height, width)), None
 
 
 def forward(side: int, width: float = 1.0):
@@ -85,51 +77,25 @@ def parameters(network: torch.nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
+SIDE, STEP = "side, pixels", "training step, full width"
+# fmt: off
 CURVES = [
-    Curve(
-        "density by side",
-        "density map of a square image, 500 heads",
-        "side, pixels",
-        (512, 1024, 2048, 4096),
-        lambda side: density(500, side, side),
-    ),
-    Curve(
-        "density by heads",
-        "density map of 1024 x 768 pixels",
-        "heads",
-        (500, 1000, 2000, 4000, 8000),
-        lambda heads: density(heads, 768, 1024),
-    ),
-    Curve(
-        "count by side",
-        "count of one square image, full width",
-        "side, pixels",
-        (128, 192, 256, 384, 512),
-        forward,
-    ),
-    Curve(
-        "step by side",
-        "training step, full width, 1 square crop",
-        "side, pixels",
-        (128, 256, 384, 512),
-        lambda side: step(1, side),
-    ),
-    Curve(
-        "step by batch",
-        "training step, full width, crops of 128 x 128",
-        "crops",
-        (2, 4, 8, 16),
-        lambda crops: step(crops, 128),
-    ),
-    Curve(
-        "step by experts",
-        "training step, full width, 2 crops of 128 x 128; K = 2 has no groups (depth 1)",
-        "experts K",
-        (2, 3, 4, 5),
-        lambda experts: step(2, 128, experts=experts, depth=1 if experts == 2 else 2),
-        power=False,
-    ),
+    Curve("density by side", "density map of a square image, 500 heads", SIDE,
+          (512, 1024, 2048, 4096), lambda side: density(500, side, side)),
+    Curve("density by heads", "density map of 1024 x 768 pixels", "heads",
+          (500, 1000, 2000, 4000, 8000), lambda heads: density(heads, 768, 1024)),
+    Curve("count by side", "count of one square image, full width", SIDE,
+          (128, 192, 256, 384, 512), forward),
+    Curve("step by side", f"{STEP}, 1 square crop", SIDE,
+          (128, 256, 384, 512), lambda side: step(1, side)),
+    Curve("step by batch", f"{STEP}, crops of 128 x 128", "crops",
+          (2, 4, 8, 16), lambda crops: step(crops, 128)),
+    Curve("step by experts", f"{STEP}, 2 crops of 128 x 128; K = 2 has no groups (depth 1)",
+          "experts K", (2, 3, 4, 5),
+          lambda experts: step(2, 128, experts=experts, depth=1 if experts == 2 else 2),
+          power=False),
 ]
+# fmt: on
 
 
 def measure_curve(curve: Curve, repetitions: int = REPETITIONS) -> Iterator[dict]:
@@ -160,12 +126,9 @@ def measure_scaling() -> Iterator[dict]:
         yield from measure_curve(curve)
 
 
-def is_power(name: str) -> bool:
-    """Whether the curve of that name is taken for a power law."""
-    return all(curve.power for curve in CURVES if curve.name == name)
-
-
 def fits(rows: list[dict]) -> dict[str, Fit]:
-    """The exponents of "seconds" and "bytes" of one curve's rows."""
+    """The exponents of "seconds" and "bytes" of one curve's rows; {} where it is no power law."""
+    if not all(curve.power for curve in CURVES if curve.name == rows[0]["curve"]):
+        return {}
     sizes = [row["size"] for row in rows]
     return {name: fit_power(sizes, [row[name] for row in rows]) for name in ("seconds", "bytes")}

@@ -18,12 +18,9 @@ def measure_series(
     notebooks: str | Path = "notebooks",
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[dict]:
-    """Run the series from nothing, in a folder of its own that is then thrown away.
-
-    Returns:
-        A row for each notebook, in seconds: all of it, of that the steps of trainings, other
-        cells, and starting a kernel and saving the notebook.
-    """
+    """Run the series from nothing, in a folder of its own that is then thrown away; a row for each
+    notebook, in seconds: all of it, of that the steps of trainings, other cells, and starting a
+    kernel and saving the notebook."""
     names = sorted(path.name for path in Path(notebooks).glob("[0-9][0-9]-*.ipynb"))
     with tempfile.TemporaryDirectory() as folder:
         trained = 0.0

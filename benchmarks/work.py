@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -95,43 +96,36 @@ def filtered_density(people: int, cheap: bool = False) -> Work:
         found = density_map(points[checked], SIZE, sigma=sigma)
         require_close("density map", found, expected, 1e-4)
 
-    ours = torch.from_numpy(points)
-    return Work(
-        ours=lambda: our_density(ours),
-        other=lambda: plain.filtered(points[some], SIZE, sigmas[some]),
-        check=check,
-        scale=share,
-        traffic=4 * SIZE[0] * SIZE[1],
-    )
+    ours = partial(our_density, torch.from_numpy(points))
+    other = partial(plain.filtered, points[some], SIZE, sigmas[some])
+    return Work(ours, other, check, scale=share, traffic=4 * SIZE[0] * SIZE[1])
 
 
 def stamped_density(people: int, cheap: bool = False) -> Work:
     """Both look for the neighbours; the windows end at 4 sigmas."""
     del cheap  # cheap as it is
     points = crowd(people)
-    ours = torch.from_numpy(points)
+    ours = partial(our_density, torch.from_numpy(points))
 
     def stamps(truncate=4.0):
         return plain.stamped(points, SIZE, plain.adaptive_sigmas(points), truncate=truncate)
 
-    return Work(
-        ours=lambda: our_density(ours),
-        other=stamps,
-        check=lambda: require_close("density map", our_density(ours), stamps(6.0), 1e-4),
-        traffic=4 * SIZE[0] * SIZE[1],
-    )
+    def check():
+        require_close("density map", ours(), stamps(6.0), 1e-4)
+
+    return Work(ours, stamps, check, traffic=4 * SIZE[0] * SIZE[1])
 
 
 def targets(side: int, cheap: bool = False) -> Work:
     """The other is the step that the targets are for; checked against a loop over heads."""
     batch = random_batch(16, side)
     step = our_step(random_network(0.25 if cheap else 1.0))
-    return Work(
-        ours=lambda: our_targets(batch),
-        other=lambda: step(batch),
-        check=lambda: require_close("targets", our_targets(batch), plain.targets(batch), 1e-5),
-        traffic=4 * 16 * side**2,
-    )
+
+    def check():
+        require_close("targets", our_targets(batch), plain.targets(batch), 1e-5)
+
+    traffic = 4 * 16 * side**2
+    return Work(partial(our_targets, batch), partial(step, batch), check, traffic=traffic)
 
 
 def losses(cheap: bool = False) -> Work:
@@ -145,19 +139,17 @@ def losses(cheap: bool = False) -> Work:
         value = value["total"] if isinstance(value, dict) else value
         return value, *torch.autograd.grad(value, leaves)
 
-    def ours():
-        return value_and_gradients(total_loss)
-
-    def other():
-        return value_and_gradients(plain.total_loss)
+    ours = partial(value_and_gradients, total_loss)
+    other = partial(value_and_gradients, plain.total_loss)
 
     def check():
-        for name, found, expected in zip(
-            ("loss", "experts", "groups", "final map", "gates", "attention"),
-            *(ours(), other()),
-            strict=True,
-        ):
-            require_close(f"gradient of {name}" if name != "loss" else name, found, expected, 1e-4)
+        of = "gradient of "
+        names = (
+            "loss",
+            *(of + n for n in ("experts", "groups", "final map", "gates", "attention")),
+        )
+        for name, found, expected in zip(names, ours(), other(), strict=True):
+            require_close(name, found, expected, 1e-4)
 
     moved = 4 * (target.numel() + 2 * sum(leaf.numel() for leaf in leaves))
     return Work(ours, other, check, traffic=moved, memory=True)
@@ -180,7 +172,7 @@ def step(cheap: bool = False, *, low: bool = False, other_low: bool = False) -> 
             require_same_gradients(network, random_batch(2, 128))
         require_close("loss", ours(batch)[0]["total"], other(batch), 1e-2 if low else 1e-5)
 
-    return Work(lambda: ours(batch), lambda: other(batch), check, steady=(STEADY, 0))
+    return Work(partial(ours, batch), partial(other, batch), check, steady=(STEADY, 0))
 
 
 def require_same_gradients(network: HMoDE, batch: Batch) -> None:
@@ -218,9 +210,8 @@ def step_in_ones(cheap: bool = False) -> Work:
     del cheap
     batch, single = random_batch(8, 128), random_batch(1, 128)
     step = our_step(random_network(1.0))
-    return Work(
-        lambda: step(batch), lambda: step(single), lambda: None, scale=8, steady=(STEADY, STEADY)
-    )
+    same = {"scale": 8, "steady": (STEADY, STEADY)}
+    return Work(partial(step, batch), partial(step, single), lambda: None, **same)
 
 
 def inference(cheap: bool = False, *, low: bool = False) -> Work:
@@ -242,9 +233,5 @@ def inference(cheap: bool = False, *, low: bool = False) -> Work:
         found, expected = in_turn(our_count, folded), plain.count(network, images)
         require_close("count", found, expected, 1e-2 if low else 1e-4)
 
-    return Work(
-        lambda: in_turn(our_count, folded),
-        lambda: in_turn(plain.count, network),
-        check,
-        steady=(STEADY, 0),
-    )
+    ours, other = partial(in_turn, our_count, folded), partial(in_turn, plain.count, network)
+    return Work(ours, other, check, steady=(STEADY, 0))

@@ -15,12 +15,12 @@ from hmode.errors import InputError
 from hmode.evaluation import progress_bar
 from hmode.memory import kept_memory
 from hmode.models import CountingNetwork, Prediction
-from hmode.models.counter import MIN_SIDE
-from hmode.tiling import LEAST_TILE, can_be_tiled, cut, maps_of, predict
+from hmode.tiling import LEAST_TILE, can_be_tiled, cut, predict
 
 GIB = 2**30
 PROCESS = 0.8  # GiB: Python with torch and this package, before any picture
 TILE = 0.5  # GiB: what a tile may take where no limit is given, nor a working size needs more
+MAPS = 200  # bytes of all maps and gates in a cell, at most: five experts have 47 of 4 bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,25 +166,23 @@ def _tile_pixels(model, pixels: Tensor, max_memory: float | None, name: str) -> 
         InputError: so few that the picture cannot be counted.
     """
     area, per_pixel = pixels[0].numel(), bytes_per_pixel(model)
-    least = LEAST_TILE if can_be_tiled(model) else area
-    held = sum(p.numel() * p.element_size() for p in model.parameters())
+    least = min(LEAST_TILE, area) if can_be_tiled(model) else area
+    held = sum(p.nbytes for p in model.parameters())
     if next(model.parameters()).device.type == "cpu":
-        held += PROCESS * GIB + area * (3 + bytes_kept(model))
-    if max_memory is None:
-        room = max(TILE * GIB, 1.1 * per_pixel * (model.working_pixels or 0))
-    else:
+        held += PROCESS * GIB + area * (3 + MAPS / model.stride**2)
+    room = max(TILE * GIB, 1.1 * per_pixel * (model.working_pixels or 0))
+    if max_memory is not None:
         room = max_memory * GIB - held
-    most = int(room / per_pixel)
-    if most < min(least, area):
+    if room < least * per_pixel:
         height, width = pixels.shape[1:]
         how = "in tiles" if can_be_tiled(model) else "at once, as gates of whole images need,"
         given = "allow it with" if max_memory is None else f"found {max_memory:g} GiB in"
-        needed = math.ceil(10 * (held + min(least, area) * per_pixel) / GIB) / 10
+        needed = math.ceil(10 * (held + least * per_pixel) / GIB) / 10
         raise InputError(
             f"{name}: counting {width} x {height} pixels {how} takes {needed:g} GiB; "
             f"{given} max_memory"
         )
-    return most
+    return int(room / per_pixel)
 
 
 def bytes_per_pixel(model: CountingNetwork) -> float:
@@ -196,10 +194,3 @@ def bytes_per_pixel(model: CountingNetwork) -> float:
     finest = {1: 2.25, 2: 1.5}.get(model.stride, 1.0)
     width = model.config.get("encoder_width") or model.config["width"]
     return (96 + 1200 * width) * finest
-
-
-def bytes_kept(model: CountingNetwork) -> float:
-    """Memory that the maps and gates of a picture take, for each of its pixels."""
-    image = torch.zeros(3, MIN_SIDE, MIN_SIDE, dtype=torch.uint8)
-    maps = maps_of(predict(model, image, cut(model, (MIN_SIDE, MIN_SIDE), MIN_SIDE**2)))
-    return sum(each.numel() * each.element_size() for each in maps) / MIN_SIDE**2

@@ -75,12 +75,10 @@ def answers(path: Path, model: CountingNetwork) -> tuple:
 
 def draw_gates(counted: Count) -> Figure | None:
     """The weights of the last mixture, a map for each of its inputs; None without gates."""
-    gates = counted.prediction.gate2
-    if gates is None and counted.prediction.gate1 is not None:
-        gates = counted.prediction.gate1[:, 0]
-    if gates is None:
+    gate1, gate2 = counted.prediction.gate1, counted.prediction.gate2
+    if gate1 is None and gate2 is None:
         return None
-    maps = gates[0].numpy()
+    maps = (gate1[0, 0] if gate2 is None else gate2[0]).numpy()
     shape = np.clip(maps.shape[1] / maps.shape[2], 0.3, 3)
     figure = Figure(figsize=(3 * len(maps) + 1, 3 * shape + 0.5), layout="constrained")
     for number, axes in enumerate(figure.subplots(1, len(maps), squeeze=False)[0]):

@@ -55,6 +55,20 @@ class Area:
         """People per square metre in the fullest square; NaN where none is."""
         return float(np.nanmax(self.plan)) if np.isfinite(self.plan).any() else float("nan")
 
+    @property
+    def row(self) -> dict:
+        """What a table says of it."""
+        about = {"ground_people": self.people, "square_metres": self.square_metres}
+        name, _ = level(self.density)
+        return about | {"per_square_metre": self.density, "densest": self.densest, "level": name}
+
+    def __str__(self) -> str:
+        name, meaning = level(self.density)
+        return (
+            f"{self.people:.1f} on {self.square_metres:.1f} m², {self.density:.2f} per m² (at most "
+            f"{self.densest:.2f} in {self.side:g} m squares), Fruin's level {name}: {meaning}"
+        )
+
 
 def level(density: float) -> tuple[str, str]:
     """Fruin's level of people per square metre, "A" (free) to "F" (dangerous), and its meaning."""
@@ -149,12 +163,8 @@ class Ground:
         low, high = np.floor(self.corners.min(0)), np.ceil(self.corners.max(0))
         x, y = (np.arange(low[i], high[i]) + 0.5 for i in (0, 1))
         pixels = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-        sides = np.stack(
-            [
-                _cross(b - a, pixels - a)
-                for a, b in zip(self.corners, np.roll(self.corners, -1, 0), strict=True)
-            ]
-        )
+        edges = zip(self.corners, np.roll(self.corners, -1, 0), strict=True)
+        sides = np.stack([_cross(b - a, pixels - a) for a, b in edges])
         return pixels[(sides >= 0).all(0) | (sides <= 0).all(0)]
 
 

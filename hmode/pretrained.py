@@ -21,8 +21,8 @@ from hmode.data import CrowdImage, hold_out
 from hmode.data.catalogue import CATALOGUE
 from hmode.doubts import Doubts, darkness
 from hmode.errors import InputError, MissingFileError
-from hmode.evaluation import count_images, load_run, progress_bar
-from hmode.metrics import Evaluation, ImageCount
+from hmode.evaluation import evaluate, load_run
+from hmode.metrics import Evaluation
 from hmode.metrics.evaluation import GAME_COLUMNS
 from hmode.models import CountingNetwork, build_model
 from hmode.models.weights import require_fit
@@ -82,6 +82,22 @@ class Card:
             raise InputError(f"{path}: not a network's card, expected {sorted(expected)}")
         return cls(**found)
 
+    def network(self, folder: Path = FOLDER) -> CountingNetwork:
+        """The network, in evaluation mode, its weights widened to float32.
+
+        Raises:
+            InputError: its file is missing or damaged.
+        """
+        path = folder / f"{self.name}.safetensors"
+        with torch.device("meta"):
+            model = build_model(self.model)
+        state = read_weights(path, self.sha256)
+        require_fit(state, model.state_dict(), f"{path}: not of the network of its card")
+        model.load_state_dict(state, assign=True)
+        model.initial_weights = f"{self.name}:{self.sha256[:16]}"
+        model.working_pixels = self.working_pixels
+        return model.eval()
+
     def doubts(self, folder: Path = FOLDER) -> Doubts:
         """What speaks against its counts, with its errors on test images to judge by."""
         rows = read_csv(folder / f"{self.name}.csv")
@@ -106,16 +122,7 @@ def pretrained(name: str, folder: Path = FOLDER) -> CountingNetwork:
     Raises:
         InputError: there is no such network, or its file is damaged.
     """
-    card = Card.read(name, folder)
-    path = folder / f"{name}.safetensors"
-    with torch.device("meta"):
-        model = build_model(card.model)
-    state = read_weights(path, card.sha256)
-    require_fit(state, model.state_dict(), f"{path}: not of the network of its card")
-    model.load_state_dict(state, assign=True)
-    model.initial_weights = f"{name}:{card.sha256[:16]}"
-    model.working_pixels = card.working_pixels
-    return model.eval()
+    return Card.read(name, folder).network(folder)
 
 
 def narrowed(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -166,12 +173,9 @@ def read_weights(path: Path, sha256: str) -> dict[str, Tensor]:
         MissingFileError: there is no such file.
         InputError: it is another than the one with this hash, or no file of tensors.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise MissingFileError(f"{path}: no such weights") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such weights")
+    content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise InputError(
@@ -205,21 +209,21 @@ def pack(
         working_pixels, folder: see `Card`.
         progress: show a bar; None: where somebody watches.
     """
-    run = RunFolder(run_dir)
-    model, config = load_run(run_dir), run.config()
+    run, config = RunFolder(run_dir), RunFolder(run_dir).config()
     folder.mkdir(parents=True, exist_ok=True)
-    digest = write_weights(folder / f"{name}.safetensors", model.state_dict())
-    record = read_json(run.path / "result.json") if (run.path / "result.json").is_file() else {}
-    data, count = config["train"]["name"], len(train)
-    entry = CATALOGUE.get(data)
+    path = folder / f"{name}.safetensors"
+    digest = write_weights(path, load_run(run_dir).state_dict())
+    data, entry = config["train"]["name"], CATALOGUE.get(config["train"]["name"])
     people, greys = zip(*((sample.count, darkness(sample.image)) for sample in train), strict=True)
+    result = run.path / "result.json"
+    record = read_json(result) if result.is_file() else {}
     card = Card(
         name=name,
-        data=f"{data} ({entry.title if entry else 'drawn'}), {count} training images",
+        data=f"{data} ({entry.title if entry else 'drawn'}), {len(train)} training images",
         terms=entry.licence if entry else "drawn by this package, as which it is licensed",
-        model=model.config,
+        model=config["model"],
         sha256=digest,
-        bytes=(folder / f"{name}.safetensors").stat().st_size,
+        bytes=path.stat().st_size,
         working_pixels=working_pixels,
         fewest=min(people),
         most=max(people),
@@ -233,19 +237,37 @@ def pack(
         },
         errors={},
     )
-    write_atomically(folder / f"{name}.json", lambda path: _write_card(path, card))
-    packed = pretrained(name, folder)
+    own_size = Evaluation.from_table(stored) if (stored := run.table("test.csv")) else None
+    return judge(card, tests, own_size, folder=folder, progress=progress)
+
+
+def judge(
+    card: Card,
+    tests: dict[str, Sequence[CrowdImage]],
+    own_size: Evaluation | None,
+    *,
+    folder: Path = FOLDER,
+    progress: bool | None = None,
+) -> Card:
+    """Count test images with a stored network, at its working size; store the counts, and the card
+    with their errors.
+
+    Args:
+        card, tests, folder, progress: see `pack`.
+        own_size: of the network before its weights were rounded, every image as it is.
+    """
+    model = card.network(folder)
     results = {
-        split: Evaluation.of(list(_count(packed, images, progress)))
+        split: evaluate(model, at_working_sizes(images, card.working_pixels), progress=progress)
         for split, images in tests.items()
     }
-    if stored := run.table("test.csv"):
-        results["test at its own size"] = Evaluation.from_table(stored)
-    errors = {split: summary(result) for split, result in results.items()}
-    rows = [row for split, result in results.items() for row in _rows(split, result)]
-    write_csv(folder / f"{name}.csv", rows)
-    card = replace(card, errors=errors)
-    write_atomically(folder / f"{name}.json", lambda path: _write_card(path, card))
+    if own_size is not None:
+        results["test at its own size"] = own_size
+    name = card.name
+    write_csv(folder / f"{name}.csv", [row for split in results for row in _rows(split, results)])
+    card = replace(card, errors={split: summary(result) for split, result in results.items()})
+    text = json.dumps(asdict(card), indent=2) + "\n"
+    write_atomically(folder / f"{name}.json", lambda partial: partial.write_text(text))
     return card
 
 
@@ -277,8 +299,7 @@ def finetune(
     """
     model = pretrained(name, folder)
     model.freeze("encoder")
-    fitting = [at_working_size(images[i], model.working_pixels) for i in range(len(images))]
-    train, validation = hold_out(fitting, fraction=0.2)
+    train, validation = hold_out(at_working_sizes(images, model.working_pixels), fraction=0.2)
     schedule = Schedule(
         epochs=epochs,
         batch_size=min(8, len(train)),
@@ -288,8 +309,8 @@ def finetune(
         average=0.9,
         validate_every=max(1, epochs // 5),
     )
-    options = {"run_dir": run_dir, "seed": seed, "device": device, "progress": progress}
-    fit(model, train, validation, schedule, **options)
+    more = {"run_dir": run_dir, "seed": seed, "device": device, "progress": progress}
+    fit(model, train, validation, schedule, **more)
     return model.eval()
 
 
@@ -301,25 +322,19 @@ def summary(result: Evaluation) -> dict[str, float]:
     return {"images": len(result.names), **errors, "bias": bias}
 
 
-def _write_card(path: Path, card: Card) -> None:
-    path.write_text(json.dumps(asdict(card), indent=2) + "\n", encoding="utf-8")
-
-
-def _count(model, images, progress) -> Iterator[ImageCount]:
-    with progress_bar(len(images), progress) as bar:
-        for i in range(len(images)):
-            yield from count_images(model, [at_working_size(images[i], model.working_pixels)])
-            bar.update()
+def at_working_sizes(images: Sequence[CrowdImage], working_pixels: int | None) -> list[CrowdImage]:
+    """Annotated images at the size at which `hmode.count` would count them."""
+    return [at_working_size(images[i], working_pixels) for i in range(len(images))]
 
 
 def at_working_size(sample: CrowdImage, working_pixels: int | None) -> CrowdImage:
-    """An annotated image at the size at which `hmode.count` would count it."""
+    """One of them; its points go with it."""
     image = fitted(sample.image, working_pixels)
     factor = torch.tensor(image.shape[:0:-1]) / torch.tensor(sample.image.shape[:0:-1])
     return CrowdImage(image, (sample.points * factor).float(), sample.name)
 
 
-def _rows(split: str, result: Evaluation) -> Iterator[dict]:
-    for row in result.table:
+def _rows(split: str, results: dict[str, Evaluation]) -> Iterator[dict]:
+    for row in results[split].table:
         kept = {key: round(float(row[key]), 3) for key in ("true", "predicted", *GAME_COLUMNS)}
         yield {"split": split, "image": row["name"], **kept}

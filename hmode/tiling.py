@@ -60,12 +60,8 @@ def cut(model: CountingNetwork, size: tuple[int, int], most: int) -> list[Tile]:
     rows = min(height, isqrt(most))
     columns = min(width, most // rows)
     rows = min(height, most // columns)
-    return list(
-        product(
-            _spans(height, rows, model.multiple),
-            _spans(width, columns, model.multiple),
-        )
-    )
+    sides = ((height, rows), (width, columns))
+    return list(product(*(_spans(side, longest, model.multiple) for side, longest in sides)))
 
 
 def _spans(side: int, longest: int, step: int) -> list[Span]:
@@ -76,12 +72,11 @@ def _spans(side: int, longest: int, step: int) -> list[Span]:
     parts = -(-side // ((longest - 2 * MARGIN) // step * step))
     kept = _round_up(-(-side // parts), step)
     length = kept + 2 * MARGIN
-    last_start = _round_up(side - length, step)
-    starts = [min(max(first - MARGIN, 0), last_start) for first in range(0, side, kept)]
-    return [
-        Span(start, first, min(first + kept, side), min(start + length, side))
-        for start, first in zip(starts, range(0, side, kept), strict=True)
-    ]
+    spans = []
+    for first in range(0, side, kept):
+        start = min(max(first - MARGIN, 0), _round_up(side - length, step))
+        spans.append(Span(start, first, min(first + kept, side), min(start + length, side)))
+    return spans
 
 
 @torch.no_grad()
@@ -105,19 +100,19 @@ def predict(
     """
     device, was_training = next(model.parameters()).device, model.training
     size = tuple(image.shape[-2:])
-    grid = tuple(-(-side // model.stride) for side in size)
-    sides = [_round_up(max(side, MIN_SIDE), model.multiple) for side in size]
+    sides = [_padded_side(side, model.multiple) for side in size]
     whole = None
     model.eval()
     try:
         for rows, columns in tiles:
-            part = image[:, rows.start : rows.stop, columns.start : columns.stop]
-            images = _padded(normalise(part.to(device)), model.multiple)[None]
-            whole_too = _AsInTheWhole((rows.start, columns.start), images.shape, sides)
-            with whole_too if len(tiles) > 1 else nullcontext():
+            part = image[:, rows.start : rows.stop, columns.start : columns.stop].to(device)
+            height, width = (_padded_side(side, model.multiple) for side in part.shape[-2:])
+            bottom, right = height - part.shape[-2], width - part.shape[-1]
+            images = F.pad(normalise(part), (0, right, 0, bottom))[None]
+            placed = _AsInTheWhole((rows.start, columns.start), (height, width), sides)
+            with placed if len(tiles) > 1 else nullcontext():
                 prediction = model(images)
-            if whole is None:
-                whole = _empty(prediction, size, grid)
+            whole = _empty(prediction, size) if whole is None else whole
             _keep(whole, prediction, rows, columns)
             done()
     finally:
@@ -125,11 +120,8 @@ def predict(
     return whole
 
 
-def _padded(image: Tensor, step: int) -> Tensor:
-    """Zeros added at the bottom and right, up to the least side and to a multiple of `step`."""
-    height, width = image.shape[-2:]
-    bottom, right = (_round_up(max(side, MIN_SIDE), step) - side for side in (height, width))
-    return F.pad(image, (0, right, 0, bottom))
+def _padded_side(side: int, step: int) -> int:
+    return _round_up(max(side, MIN_SIDE), step)
 
 
 def _round_up(number: int, step: int) -> int:
@@ -145,8 +137,9 @@ def maps_of(prediction: Prediction) -> Iterator[Tensor]:
                 yield each
 
 
-def _empty(like: Prediction, size: tuple[int, int], grid: tuple[int, int]) -> Prediction:
+def _empty(like: Prediction, size: tuple[int, int]) -> Prediction:
     """A prediction with the same maps and gates for a picture of another size, yet to be filled."""
+    grid = [-(-side // like.stride) for side in size]
 
     def empty(value):
         if isinstance(value, tuple):
@@ -159,16 +152,16 @@ def _empty(like: Prediction, size: tuple[int, int], grid: tuple[int, int]) -> Pr
     return replace(like, **values | {"size": size})
 
 
-def _keep(whole: Prediction, part: Prediction, rows: Span, columns: Span) -> None:
+def _keep(whole: Prediction, part: Prediction, *spans: Span) -> None:
     """Copy what is to be kept of a tile's maps to its place."""
-    stride = whole.stride
-    there = [slice(span.first // stride, -(-span.last // stride)) for span in (rows, columns)]
-    here = [
-        slice(place.start - span.start // stride, place.stop - span.start // stride)
-        for place, span in zip(there, (rows, columns), strict=True)
-    ]
+    step = whole.stride
+    there = tuple(slice(span.first // step, -(-span.last // step)) for span in spans)
+    here = tuple(
+        slice(place.start - span.start // step, place.stop - span.start // step)
+        for place, span in zip(there, spans, strict=True)
+    )
     for target, source in zip(maps_of(whole), maps_of(part), strict=True):
-        target[..., there[0], there[1]] = source[..., here[0], here[1]]
+        target[..., *there] = source[..., *here]
 
 
 class _AsInTheWhole(TorchFunctionMode):
@@ -176,13 +169,12 @@ class _AsInTheWhole(TorchFunctionMode):
 
     Args:
         starts: where the tile begins in the picture, (row, column) in pixels.
-        shape: of the tile, `[..., h, w]`, as it is padded.
-        sides: (H, W) of the picture, as it is padded.
+        lengths, sides: (H, W) of the tile and of the picture, as they are padded.
     """
 
-    def __init__(self, starts, shape, sides):
+    def __init__(self, starts, lengths, sides):
         super().__init__()
-        self.places = list(zip((-2, -1), starts, shape[-2:], sides, strict=True))
+        self.places = list(zip((-2, -1), starts, lengths, sides, strict=True))
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}

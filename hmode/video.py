@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -70,16 +71,11 @@ def frames(source: str, every: float, damaged: Callable[[str], object]) -> Itera
                 elif time >= due:
                     due = time + every - 1e-6
                     yield Frame(time, _upright(frame.to_ndarray(format="rgb24"), frame.rotation))
-        stated = _seconds(av, container, stream)
+        stated = (container.duration or 0) / av.time_base
+        if stream.duration is not None:
+            stated = float(stream.duration * stream.time_base)
         if stated - time > MISSED:
             damaged(f"{source}: ends at {time:.2f} s, but is {stated:.2f} s long by its header")
-
-
-def _seconds(av, container, stream) -> float:
-    """How long a file says that it is; 0 where it does not."""
-    if stream.duration is not None:
-        return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / av.time_base
 
 
 def _packets(av, container, stream, source: str, damaged: Callable) -> Iterator:
@@ -139,36 +135,31 @@ class Film:
 
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-        frame = self.av.VideoFrame.from_ndarray(
-            np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3]), format="rgb24"
-        )
-        if self.container is None:
-            self._open(frame.width // 2 * 2, frame.height // 2 * 2)
-        self._mux(frame)
+        pixels = np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[..., :3])
+        frame = self.av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        with self._writing():
+            if self.container is None:
+                self._open(frame.width // 2 * 2, frame.height // 2 * 2)
+            self.container.mux(self.stream.encode(frame))
 
     def _open(self, width: int, height: int) -> None:
         codec = "libx264" if "libx264" in self.av.codecs_available else "mpeg4"
-        try:
-            self.container = self.av.open(str(self.path), "w")
-            self.container.metadata["comment"] = "hmode"
-        except (self.av.error.FFmpegError, OSError, ValueError) as error:
-            raise OutputError(f"{self.path}: cannot be written: {one_line(error)}") from None
+        self.container = self.av.open(str(self.path), "w")
+        self.container.metadata["comment"] = "hmode"
         rate = Fraction(1 / self.every).limit_denominator(1000)
         self.stream = self.container.add_stream(codec, rate=rate)
         self.stream.width, self.stream.height, self.stream.pix_fmt = width, height, "yuv420p"
 
-    def _mux(self, frame) -> None:
-        try:
-            for packet in self.stream.encode(frame):
-                self.container.mux(packet)
-        except (self.av.error.FFmpegError, OSError) as error:
-            raise OutputError(f"{self.path}: cannot be written: {one_line(error)}") from None
-
     def close(self) -> None:
         """Write what is still held back, and the end."""
         if self.container is not None:
-            self._mux(None)
-            try:
+            with self._writing():
+                self.container.mux(self.stream.encode(None))
                 self.container.close()
-            except (self.av.error.FFmpegError, OSError) as error:
-                raise OutputError(f"{self.path}: cannot be written: {one_line(error)}") from None
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (self.av.error.FFmpegError, OSError, ValueError) as error:
+            raise OutputError(f"{self.path}: cannot be written: {one_line(error)}") from None

@@ -158,13 +158,6 @@ def test_the_best_scale_by_hand():
     assert best_mixture(experts, truth).tolist() == [[3.0, 3.0, 3.0, 0.0, 0.1, 5.0]]
 
 
-@pytest.mark.parametrize("function", [best_scale, best_choice, best_mixture])
-@pytest.mark.parametrize("shape", [(1, 2, 3), (3, 2, 4), (3, 3), (3, 1, 2, 3)])
-def test_experts_that_do_not_fit_the_truth(function, shape):
-    with pytest.raises(InputError, match="expected"):
-        function(np.zeros(shape), np.zeros((2, 3)))
-
-
 densities = st.floats(0, 10, width=32)
 
 
@@ -183,22 +176,6 @@ def test_no_gate_is_nearer_than_the_best_mixture(experts, truth):
 def by_hand(maps, truth, count, sizes, pixels=((16, 8),), variance=((0.0, 0.0),)) -> View:
     maps, truth, pixels, variance = map(np.array, (maps, truth, pixels, variance))
     return View("image", count, maps, sizes, truth, variance, pixels, {})
-
-
-def test_the_papers_own_example_of_errors_that_cancel():
-    """Section III-B.2: errors of -0.014, 0.004 and 0.012 at one pixel."""
-    truth, errors = 0.1, np.array([-0.014, 0.004, 0.012])
-    groups = errors[[0, 0, 1]] / 2 + errors[[1, 2, 2]] / 2  # each group averages its two
-    maps = truth + np.concatenate([errors, groups, [groups.mean()]])
-    found = oracle_errors(
-        [by_hand(maps[:, None, None], [[truth]], 1, (3, 3), pixels=[[16]], variance=[[0.0]])]
-    )
-    error = {row["map"]: row["cell_mse"] ** 0.5 for row in found}
-    assert error["best expert"] == pytest.approx(0.004)
-    assert error["best mixture of experts"] == pytest.approx(0, abs=1e-12)
-    assert error["best group"] == pytest.approx(0.001)  # of -0.005, -0.001 and 0.008
-    assert error["best mixture of groups"] == pytest.approx(0, abs=1e-12)
-    assert error["average of experts"] == pytest.approx(0.002 / 3)
 
 
 def test_oracle_errors_by_hand():
@@ -266,7 +243,6 @@ def test_oracle_errors_of_nothing_or_of_different_networks():
         (range(8), 4, [0, 0, 1, 1, 2, 2, 3, 3]),
         ([30, 10, 20, 40], 2, [1, 0, 0, 1]),
         ([0, 0, 0, 1], 2, [0, 0, 0, 1]),  # the median is 0, and a bin of its own
-        ([0, 1, 1, 1], 2, [0, 1, 1, 1]),
         ([0, 0, 0, 0, 0, 0, 5, 9], 4, [1, 1, 1, 1, 1, 1, 3, 3]),
         ([7, 7, 7], 8, [4, 4, 4]),
         ([1.5], 8, [4]),
@@ -286,12 +262,6 @@ def test_quantile_bins_keep_order_and_ties(values, bins):
     assert (steps >= 0).all()
     assert (steps[rises == 0] == 0).all()
     np.testing.assert_array_equal(quantile_bins(3 * values + 1, bins), found)
-
-
-@given(st.permutations(range(23)), st.integers(1, 9))
-def test_quantile_bins_without_ties_are_of_equal_size(values, bins):
-    sizes = np.bincount(quantile_bins(np.array(values), bins), minlength=bins)
-    assert sizes.max() - sizes.min() <= 1
 
 
 def pairs(table):
@@ -320,16 +290,6 @@ def test_mutual_information_by_hand(table, bits):
     assert mutual_information(second, first) == pytest.approx(bits, abs=1e-6)
 
 
-@settings(max_examples=25)
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=60))
-def test_mutual_information_lies_between_nothing_and_either_entropy(drawn):
-    first, second = np.array(drawn).T
-    bits = mutual_information(first, second)
-    alone = mutual_information(first, first), mutual_information(second, second)
-    assert 0 <= bits <= min(alone) + 1e-9
-    assert mutual_information(first, 5 - second) == pytest.approx(bits, abs=1e-9)  # other names
-
-
 def test_mutual_information_of_unrelated_arrays_is_its_known_bias():
     rng, n = np.random.default_rng(0), 1000
     drawn = [mutual_information(rng.integers(0, 3, n), rng.integers(0, 8, n)) for _ in range(100)]
@@ -337,13 +297,10 @@ def test_mutual_information_of_unrelated_arrays_is_its_known_bias():
     assert np.mean(drawn) == pytest.approx(expected, rel=0.15)
 
 
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [([0, 1], [0, 1, 2]), ([], []), ([0.5, 1.0], [0, 1]), ([-1, 0], [0, 1]), ([[0]], [[0]])],
-)
-def test_mutual_information_of_what_is_not_counted(first, second):
-    with pytest.raises(InputError, match="expected whole numbers"):
-        mutual_information(first, second)
+def test_mutual_information_of_what_is_not_counted():
+    for first in ([0, 1, 2], [], [0.5, 1.0], [-1, 0], [[0, 1]]):
+        with pytest.raises(InputError, match="expected whole numbers"):
+            mutual_information(first, [0, 1])
 
 
 def random_scales(rng, images=4, shape=(20, 30)):
@@ -383,23 +340,9 @@ def test_shuffles_stay_within_an_image():
     assert found.shuffled_sd == pytest.approx(0)
 
 
-def test_one_scale_everywhere_leaves_nothing_to_tell():
-    best, values = [np.ones((4, 4), int)], [np.arange(16.0).reshape(4, 4)]
-    found = scale_information(best, values, rng=np.random.default_rng(0))
-    assert (found.entropy, found.bits, found.share, found.shuffled_share) == (0, 0, 0, 0)
-
-
-def test_the_same_generator_shuffles_the_same():
-    best = random_scales(np.random.default_rng(0))
-    values = [np.random.default_rng(1).normal(size=b.shape) for b in best]
-    once, again, other = (
-        scale_information(best, values, rng=np.random.default_rng(seed)) for seed in (0, 0, 1)
-    )
-    assert once == again != other
-    assert once.bits == other.bits
-
-
 def test_maps_that_do_not_fit():
+    with pytest.raises(InputError, match=r"shape \[1, 2, 3\] .*expected \[K, h, w\] with K ≥ 2"):
+        best_choice(np.zeros((1, 2, 3)), np.zeros((2, 3)))
     rng, best = np.random.default_rng(0), [np.zeros((2, 3), int)]
     good = [np.arange(6.0).reshape(2, 3)]
     for wrong in ([], [np.zeros((3, 2))], good * 2):

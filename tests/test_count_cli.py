@@ -1,9 +1,7 @@
 """hmode count: prints, tables, maps; one bad picture does not spoil the others."""
 
 import csv
-import errno
 import json
-import ntpath
 import os
 import pickle
 import signal
@@ -11,8 +9,7 @@ import stat
 import subprocess
 import sys
 from importlib import import_module
-from pathlib import Path, PureWindowsPath
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,11 +80,12 @@ def counts(run, *paths):
 
 
 class TestCounting:
-    def test_one_picture(self, run, photos):
+    def test_one_picture_by_a_run_or_a_file_in_it(self, run, photos):
         path = photos / "p1.png"
-        result = call(path, "--weights", run, "--device", "cpu")
-        assert result.exit_code == 0
-        assert result.output == f"{path}: {counts(run, path)[0]:.1f} people\n"
+        for weights in (run, run / "best.safetensors"):
+            result = call(path, "--weights", weights, "--device", "cpu")
+            assert result.exit_code == 0
+            assert result.output == f"{path}: {counts(run, path)[0]:.1f} people\n"
 
     def test_a_folder_a_pattern_and_files_each_picture_once(self, run, photos, tmp_path):
         table = tmp_path / "tables" / "counts.csv"
@@ -98,11 +96,7 @@ class TestCounting:
         paths = [photos / f"p{n}.png" for n in (1, 2, 10)]
         assert [row["image"] for row in rows] == [str(path) for path in paths]
         assert [float(row["count"]) for row in rows] == pytest.approx(counts(run, *paths))
-        assert [(row["width"], row["height"]) for row in rows] == [
-            ("60", "40"),
-            ("64", "64"),
-            ("90", "5"),
-        ]
+        assert [row["width"] + "x" + row["height"] for row in rows] == ["60x40", "64x64", "90x5"]
         experts = hmode.count(paths[0], hmode.load_run(run)).experts
         assert [float(rows[0][f"expert_{k}"]) for k in (1, 2, 3)] == pytest.approx(experts)
         assert len(result.output.splitlines()) == 3
@@ -154,36 +148,19 @@ class TestCounting:
         assert np.load(arrays / "photos" / "p1.png.npy").shape == (40, 60)
         assert np.load(arrays / "more" / "p1.png.npy").shape == (48, 48)
 
-    def test_a_picture_counts_as_hmode_count_counts_it(self, run, tmp_path):
-        """Turned by its camera, and in tiles."""
-        path = tmp_path / "turned.jpg"
-        exif = Image.Exif()
-        exif[0x0112] = 8
-        Image.fromarray(noise((640, 400))).save(path, exif=exif)
-        table = tmp_path / "t.csv"
-        assert call(path, "--weights", run, "--max-memory", 0.84, "--csv", table).exit_code == 0
-        (row,) = csv.DictReader(table.open())
-        assert (row["width"], row["height"]) == ("640", "400")
-        assert float(row["count"]) == pytest.approx(counts(run, path)[0], rel=5e-3)
-
 
 class TestBadPictures:
     def test_each_is_one_line_and_the_others_are_counted(self, run, photos, tmp_path):
-        whole = (photos / "p1.png").read_bytes()
-        bad = {
-            "truncated.jpg": whole[: len(whole) // 2],
-            "text.jpg": b"hello",
-            "empty.png": b"",
-        }
-        for name, content in bad.items():
-            (photos / name).write_bytes(content)
-        table = tmp_path / "counts.csv"
-        gone, pattern = tmp_path / "gone.png", tmp_path / "*.tif"
-        result = call(photos, gone, pattern, "--weights", run, "--csv", table)
-        assert result.exit_code == len(bad) + 2
+        (photos / "text.jpg").write_bytes(b"hello")
+        Image.fromarray(noise((900, 900))).save(photos / "large.png")
+        table, folder = tmp_path / "counts.csv", tmp_path / "none"
+        folder.mkdir()
+        named = (tmp_path / "gone.png", tmp_path / "*.tif", folder)
+        limit = ("--max-memory", 0.82)
+        result = call(photos, *named, "--weights", run, "--csv", table, *limit)
         lines = errors(result)
-        assert len(lines) == len(bad) + 2
-        for path in [*(photos / name for name in bad), gone, pattern]:
+        assert result.exit_code == len(lines) == 5
+        for path in (photos / "text.jpg", photos / "large.png", *named):
             assert len([line for line in lines if f"{path}: " in line]) == 1
         rows = list(csv.DictReader(table.open()))
         assert [row["image"] for row in rows] == [str(photos / f"p{n}.png") for n in (1, 2, 10)]
@@ -204,30 +181,6 @@ class TestBadPictures:
         assert f"Note: {photos}: hidden files are left out: ._p1.png\n" in result.output
         for name in ("p1", "p2.png", "p10.png", "pair.mpo"):
             assert f"\n{photos / name}: " in result.output
-
-    def test_heic_beside_others(self, run, photos, monkeypatch):
-        """Of a phone: counted where pillow-heif is, else named with what it needs."""
-        path = photos / "IMG_1.HEIC"
-        path.write_bytes(b"\0\0\0\x18ftypheic" + bytes(9))
-        monkeypatch.setitem(sys.modules, "pillow_heif", None)
-        result = call(photos, "--weights", run)
-        assert result.exit_code == 1
-        assert errors(result) == [
-            f"Error: {path}: HEIC needs pillow_heif: pip install 'hmode[heic]'"
-        ]
-        monkeypatch.undo()
-        heif = pytest.importorskip("pillow_heif", reason="extra heic is not installed")
-        heif.from_pillow(Image.fromarray(noise((64, 64)))).save(path)
-        result = call(photos, "--weights", run)
-        assert result.exit_code == 0
-        assert f"{path}: " in result.output
-
-    def test_a_folder_without_pictures(self, run, photos, tmp_path):
-        (tmp_path / "none").mkdir()
-        result = call(tmp_path / "none", photos / "p1.png", "--weights", run)
-        assert result.exit_code == 1
-        assert errors(result) == [f"Error: {tmp_path / 'none'}: no images in this folder"]
-        assert "p1.png: " in result.output
 
     def test_a_file_whose_name_is_a_pattern(self, run, tmp_path):
         path = tmp_path / "a[1].png"
@@ -251,14 +204,6 @@ class TestBadPictures:
         assert "--max-megapixels" in line
         assert call(path, "--weights", run, "--max-megapixels", 0.005).exit_code == 0
 
-    def test_a_picture_that_does_not_fit(self, run, photos):
-        Image.fromarray(noise((900, 900))).save(photos / "large.png")
-        result = call(photos, "--weights", run, "--max-memory", 0.82)
-        (line,) = errors(result)
-        assert "large.png: counting 900 x 900 pixels" in line
-        assert result.exit_code == 1
-        assert len(result.output.splitlines()) == 4
-
     def test_a_name_that_is_too_long_for_its_map_costs_a_line(self, run, photos, tmp_path):
         long = photos / ("p" * 248 + ".png")
         Image.fromarray(noise((32, 32))).save(long)
@@ -271,56 +216,18 @@ class TestBadPictures:
             f"p{n}.png.{kind}" for n in (1, 2, 10) for kind in ("npy", "png")
         )
 
-    def test_a_picture_that_memory_lacks_room_for_costs_a_line(self, run, photos, monkeypatch):
-        read = count_module.to_pixels
-
-        def short(path, **limits):
-            if path.name == "p2.png":
-                raise MemoryError
-            return read(path, **limits)
-
-        monkeypatch.setattr(count_module, "to_pixels", short)
-        result = call(photos, "--weights", run)
-        assert errors(result) == [f"Error: {photos / 'p2.png'}: does not fit into memory"]
-        assert result.exit_code == 1
-        assert result.output.count(" people") == 2
-
-    @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-    def test_a_name_that_the_terminal_cannot_show(self, run, tmp_path, encoding):
+    def test_a_name_that_the_terminal_cannot_show_or_would_obey(self, run, tmp_path):
         Image.fromarray(noise((32, 32))).save(tmp_path / "日本.png")
-        (tmp_path / "空.jpg").touch()
+        (tmp_path / "bad\n\x1b[1m.png").touch()
         table = tmp_path / "t.csv"
         arguments = ["count", str(tmp_path), "--weights", str(run), "--csv", str(table)]
-        result = CliRunner(charset=encoding).invoke(main, arguments)
+        result = CliRunner(charset="ascii").invoke(main, arguments)
         assert result.exit_code == 1
+        assert len(result.output.splitlines()) == 2
         assert "\\u65e5\\u672c.png: " in result.output
+        assert "bad\\n\\x1b[1m.png: " in result.output
         (row,) = csv.DictReader(table.open(encoding="utf-8"))
         assert row["image"].endswith("日本.png")
-
-    @pytest.mark.skipif(os.name == "nt", reason="no such names there")
-    def test_what_a_terminal_would_obey_is_shown_as_text(self, run, tmp_path):
-        Image.fromarray(noise((32, 32))).save(tmp_path / "a\nb\x1b[2J.png")
-        (tmp_path / "bad\x1b[1m.png").touch()
-        result = call(tmp_path, "--weights", run)
-        assert len(result.output.splitlines()) == 2
-        assert "a\\nb\\x1b[2J.png: " in result.output
-        assert "\x1b" not in result.output
-
-    def test_what_was_counted_stays_when_it_is_interrupted(
-        self, run, photos, tmp_path, monkeypatch
-    ):
-        read, seen = count_module.to_pixels, []
-
-        def interrupted(path, **limits):
-            seen.append(path)
-            if len(seen) == 3:
-                raise KeyboardInterrupt
-            return read(path, **limits)
-
-        monkeypatch.setattr(count_module, "to_pixels", interrupted)
-        table = tmp_path / "t.csv"
-        assert call(photos, "--weights", run, "--csv", table).exit_code == 1
-        assert len(list(csv.DictReader(table.open()))) == 2
 
     @pytest.mark.skipif(os.name != "posix", reason="kills a process with a signal")
     def test_what_was_counted_stays_when_it_is_killed(self, run, photos, tmp_path):
@@ -350,16 +257,9 @@ class TestBadPictures:
         assert [row["image"] for row in rows] == ["./=1+1.png", "./@x.png", "./+1.png", "plain.png"]
         assert all(os.path.isfile(row["image"]) for row in rows)
 
-    def test_pictures_on_several_drives(self, monkeypatch):
-        monkeypatch.setattr(count_module, "os", SimpleNamespace(path=ntpath))
-        paths = [PureWindowsPath("C:/a/p.png"), PureWindowsPath("D:/p.png")]
-        assert count_module._names(paths) == dict(
-            zip(paths, ["C/a\\p.png", "D/p.png"], strict=True)
-        )
-
 
 class TestOutput:
-    @pytest.mark.parametrize("target", ["p1.png", "p2.png", "notes.txt", "link.png"])
+    @pytest.mark.parametrize("target", ["p1.png", "notes.txt", "link.png"])
     def test_no_file_of_the_user_is_replaced_by_a_table(self, run, photos, target):
         (photos / "link.png").symlink_to("p2.png")
         (photos / "notes.txt").write_text("no table")
@@ -395,22 +295,6 @@ class TestOutput:
         assert (tmp_path / "real.csv").read_text() == piped
         assert stat.S_ISFIFO(pipe.stat().st_mode)
 
-    def test_a_full_disk_is_one_line_and_leaves_no_half_files(
-        self, run, photos, tmp_path, monkeypatch
-    ):
-        arrays = tmp_path / "arrays"
-
-        def full(*_):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
-        result = call(photos / "p1.png", "--weights", run, "--npy", arrays)
-        (line,) = errors(result)
-        assert result.exit_code == 1
-        assert "p1.png.npy" in line
-        assert "No space left" in line
-        assert os.listdir(arrays) == []
-
     def test_maps_are_not_put_among_the_pictures(self, run, photos):
         assert "choose another folder" in refused(photos, "--weights", run, "--map", photos)
 
@@ -439,16 +323,12 @@ class TestDoubts:
     @pytest.mark.parametrize(
         ("config", "doubts"),
         [
-            ({}, ""),
             ({"train": {"name": "sha", "images": 300}, "schedule": {"epochs": 40}}, ""),
             (
-                {
-                    "train": {"name": "sha", "images": 300, "selected": [4] * 7},
-                    "schedule": {"epochs": 2},
-                },
+                {"train": {"name": "sha", "images": 9, "selected": [4] * 7}}
+                | {"schedule": {"epochs": 2}},
                 "trained on 14 crops only",
             ),
-            ({"train": {"name": "synthetic", "length": 160}}, "trained on drawings"),
             (
                 {"train": {"name": "synthetic", "length": 8}, "schedule": {"epochs": 2}},
                 "trained on 16 crops only; trained on drawings",
@@ -478,31 +358,23 @@ class TestDoubts:
 class TestWeights:
     def test_without_them_it_says_how_to_get_some(self, photos, tmp_path):
         line = refused(photos / "p1.png", "--weights", tmp_path / "nowhere")
-        assert "`hmode train hmode+rel`" in line
-        assert "notebook 04" in line
-        assert str(tmp_path / "nowhere") in line
+        for each in ("`hmode train hmode+rel`", "notebook 04", str(tmp_path / "nowhere")):
+            assert each in line
 
-    def test_a_folder_that_is_no_run(self, photos, tmp_path):
-        assert "config.json is missing" in refused(photos / "p1.png", "--weights", tmp_path)
-
-    def test_weights_of_another_network(self, photos, tmp_path):
+    def test_what_are_no_weights_of_the_network(self, photos, tmp_path):
         other = build_model({"model": "Baseline", "width": 0.0625}).state_dict()
         run = stored(tmp_path / "run", {"model": "HMoDE", "width": 0.0625}, other)
-        line = refused(photos / "p1.png", "--weights", run)
-        path = run / "best.safetensors"
-        assert f"{path}: not of the network of its config.json: " in line
-
-    def test_damaged_weights(self, photos, tmp_path):
-        run = stored(tmp_path / "run", {"model": "HMoDE", "width": 0.0625})
-        (run / "best.safetensors").write_bytes(b"\xff" * 100)
+        path, checkpoint = run / "best.safetensors", tmp_path / "model.pth"
+        torch.save(other, checkpoint)
+        for weights, said in (
+            (tmp_path, "config.json is missing"),
+            (run, f"{path}: not of the network of its config.json: "),
+            (checkpoint, f"{checkpoint}: not a checkpoint of the released HMoDE"),
+        ):
+            assert said in refused(photos / "p1.png", "--weights", weights)
+        path.write_bytes(b"\xff" * 100)
         line = refused(photos / "p1.png", "--weights", run)
         assert "best.safetensors: not a readable weights file" in line
-
-    def test_a_file_of_weights_in_its_run(self, run, photos):
-        by_folder = call(photos / "p1.png", "--weights", run)
-        by_file = call(photos / "p1.png", "--weights", run / "best.safetensors")
-        assert by_folder.output == by_file.output
-        assert by_file.exit_code == 0
 
     @pytest.mark.parametrize("kind", ["zip", "pickle"])
     def test_pickled_code_is_not_run(self, photos, tmp_path, kind):
@@ -516,12 +388,6 @@ class TestWeights:
             photos / "p1.png", "--weights", path
         )
         assert not trace.exists()
-
-    def test_a_checkpoint_of_another_architecture(self, photos, tmp_path):
-        path = tmp_path / "model.pth"
-        torch.save(build_model({"model": "CSRNet", "width": 0.0625}).state_dict(), path)
-        line = refused(photos / "p1.png", "--weights", path)
-        assert f"{path}: not a checkpoint of the released HMoDE" in line
 
 
 class Payload:

@@ -16,6 +16,7 @@ counts = st.lists(st.tuples(people, people), min_size=1, max_size=30)
 
 
 def test_by_hand():
+    assert mae([10, 20], 12) == mae([10, 20], [12, 12])  # one number for every image
     true, predicted = [10, 20, 30], [13, 16, 30]
     assert mae(true, predicted) == pytest.approx((3 + 4 + 0) / 3)
     assert mse(true, predicted) == pytest.approx(math.sqrt((9 + 16 + 0) / 3))
@@ -30,19 +31,6 @@ def test_equal_to_a_plain_loop(pairs):
         squared += (t - p) ** 2
     assert mae(true, predicted) == pytest.approx(absolute / len(pairs))
     assert mse(true, predicted) == pytest.approx(math.sqrt(squared / len(pairs)))
-
-
-@given(counts)
-def test_mse_is_never_below_mae(pairs):
-    true, predicted = zip(*pairs, strict=True)
-    assert mse(true, predicted) >= mae(true, predicted) * (1 - 1e-12)
-    assert mae(true, true) == mse(true, true) == 0
-
-
-@given(st.lists(st.floats(0, 1e4), min_size=1, max_size=20), st.floats(0, 1e4))
-def test_one_number_is_predicted_for_every_image(true, constant):
-    assert mae(true, constant) == mae(true, [constant] * len(true))
-    assert mse(true, constant) == mse(true, [constant] * len(true))
 
 
 @pytest.mark.parametrize(
@@ -61,11 +49,6 @@ class TestNAE:
     def test_images_without_people_are_left_out(self):
         assert nae([10, 0, 20], [13, 500, 16]) == pytest.approx(nae([10, 20], [13, 16]))
         assert math.isnan(nae([0, 0], [1, 2]))
-
-    @given(counts, st.floats(0.1, 10))
-    def test_people_and_predictions_in_proportion_change_nothing(self, pairs, factor):
-        true, predicted = np.array(pairs).T + 1
-        assert nae(factor * true, factor * predicted) == pytest.approx(nae(true, predicted))
 
 
 class TestDensityLevels:
@@ -105,19 +88,12 @@ class TestEvaluation:
         assert result.predicted.tolist() == [13, 16, 30.5]
         assert result.mae == pytest.approx((3 + 4 + 0.5) / 3)
         assert result.mse == pytest.approx(math.sqrt((9 + 16 + 0.25) / 3))
-        assert result.nae == pytest.approx((0.3 + 0.2 + 0.5 / 30) / 3)
-
-    def test_game_and_foreground_are_means_over_images(self):
-        result = evaluation()
         assert result.mean_game.tolist() == [1, 2, 3, 4]
-        assert (result.foreground_mae, result.foreground_mse) == (1, 1)
-        assert result.errors == {
-            "mae": result.mae,
-            "mse": result.mse,
-            "nae": result.nae,
-            **{"game0": 1, "game1": 2, "game2": 3, "game3": 4},
-            **{"foreground_mae": 1, "foreground_mse": 1},
-        }
+        assert result.errors == pytest.approx({
+            "mae": result.mae, "mse": result.mse, "nae": (0.3 + 0.2 + 0.5 / 30) / 3,
+            "game0": 1, "game1": 2, "game2": 3, "game3": 4,
+            "foreground_mae": 1, "foreground_mse": 1,
+        })  # fmt: skip
 
     def test_one_row_an_image(self):
         assert list(evaluation().table[1].items()) == [
@@ -173,10 +149,9 @@ class TestEvaluation:
         old = Evaluation.from_table(rows)
         assert old.mae == evaluation().mae
         assert old.table == rows
-        with pytest.raises(InputError, match="without 'game'"):
-            _ = old.mean_game
-        with pytest.raises(InputError, match="without 'foreground'"):
-            _ = old.foreground_mae
+        for name, error in (("game", "mean_game"), ("foreground", "errors")):
+            with pytest.raises(InputError, match=f"without '{name}'"):
+                getattr(old, error)
 
     @pytest.mark.parametrize(
         ("change", "named"),
@@ -192,15 +167,11 @@ class TestEvaluation:
         with pytest.raises(InputError, match=named):
             Evaluation.from_table(rows)
 
-    @pytest.mark.parametrize("column", ["true", "inside", "game3", "foreground_true"])
-    def test_a_column_that_is_missing_is_named(self, column):
-        rows = evaluation().table
-        for row in rows:
-            del row[column]
-        with pytest.raises(InputError, match=f"column {column} is missing"):
-            Evaluation.from_table(rows)
-
     def test_other_tables_are_refused(self):
+        for column in ("true", "inside", "game3", "foreground_true"):
+            rows = [{k: v for k, v in row.items() if k != column} for row in evaluation().table]
+            with pytest.raises(InputError, match=f"column {column} is missing"):
+                Evaluation.from_table(rows)
         with pytest.raises(InputError, match="column map0 is missing"):
             Evaluation.from_table([{"name": "a", "true": 1, "inside": 1, "seconds": 3}])
         with pytest.raises(InputError, match="no rows"):
@@ -239,7 +210,7 @@ class TestWithoutAnnotation:
         assert (row["true"], row["inside"], row["error"]) == (None, None, None)
         assert row["predicted"] == 1e6
 
-    @pytest.mark.parametrize("error", ["mae", "mse", "nae", "mean_game", "foreground_mse"])
+    @pytest.mark.parametrize("error", ["mae", "mse", "mean_game", "errors"])
     def test_with_no_annotation_at_all_there_is_no_error(self, error):
         blind = evaluation((math.nan, math.nan), (13.0, 4.0))
         with pytest.raises(InputError, match="none of the 2 images has an annotation"):
@@ -259,14 +230,6 @@ class TestByLevel:
         assert rows["0-50"]["mse"] == pytest.approx(math.sqrt((1 + 256) / 2))
         assert rows["0-50"]["nae"] == pytest.approx(1 / 50)
         assert rows["all"]["mae"] == self.result().mae
-
-    def test_levels_of_ones_own(self):
-        rows = self.result().by_level([0, 500])
-        assert [(row["level"], row["images"]) for row in rows[1:]] == [
-            ("0-0", 1),
-            ("1-500", 3),
-            ("501+", 1),
-        ]
 
     def test_a_level_without_images_has_no_errors(self):
         row = self.result().by_level([1000])[-1]

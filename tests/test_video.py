@@ -1,10 +1,7 @@
 """Counting videos: frames by time, upright, damaged ones named; what is written can be read."""
 
 import csv
-import functools
 import sys
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -70,23 +67,12 @@ class TestFrames:
         assert found[0].pixels.shape == (3, 64, 96)
         assert said == []
 
-    @pytest.mark.parametrize("rotation", [0, 90, -90, 180, 270])
+    @pytest.mark.parametrize("rotation", [0, 90, -90, 180])
     def test_turned_as_the_camera_noted(self, rotation):
         pixels = noise((6, 9))
         found = _upright(pixels, rotation).permute(1, 2, 0).numpy()
         turned = Image.fromarray(pixels).rotate(rotation, expand=True)  # counterclockwise
         assert np.array_equal(found, np.asarray(turned))
-
-    def test_of_an_address(self, tmp_path):
-        film(tmp_path / "clip.ts", codec="mpeg2video", rate=25, seconds=1)
-        handler = functools.partial(SimpleHTTPRequestHandler, directory=tmp_path)
-        handler.log_message = lambda *_: None
-        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            address = f"http://127.0.0.1:{server.server_port}/clip.ts"
-            assert is_video(address)
-            assert len(list(frames(address, 0, print))) == 25
-            server.shutdown()
 
     @pytest.mark.parametrize("content", [b"", b"no video", b"\0\0\0\x18ftypisom" + bytes(99)])
     def test_what_is_no_video(self, tmp_path, content):
@@ -117,7 +103,7 @@ class TestFrames:
         """Whatever is changed in the file: frames, or an error of ours."""
         path = film(tmp_path / "clip.avi", codec="mjpeg")
         whole = path.read_bytes()
-        for seed in range(60):
+        for seed in range(20):
             rng = np.random.default_rng(seed)
             data = bytearray(whole)
             for at in rng.integers(0, len(data), 20):
@@ -147,13 +133,14 @@ def test_the_running_median_is_of_the_last_frames():
 
 class TestCount:
     def test_rows_a_total_a_plot_and_a_video(self, run, tmp_path):
-        path = film(tmp_path / "clip.mp4")
+        path = film(tmp_path / "clip.mp4", seconds=5)
         table, plot, out = (tmp_path / name for name in ("t.csv", "plot.png", "out.mp4"))
-        result = call(path, "--weights", run, "--csv", table, "--plot", plot, "--video", out)
+        written = ("--csv", table, "--plot", plot, "--video", out)
+        result = call(path, "--weights", run, "--frames", 4, *written)
         assert result.exit_code == 0, result.output
         rows = list(csv.DictReader(table.open()))
         model = hmode.load_run(run)
-        expected = [hmode.count(f.pixels, model).count for f in frames(str(path), 1, print)]
+        expected = [hmode.count(f.pixels, model).count for f in frames(str(path), 1, print)][:4]
         assert [float(row["count"]) for row in rows] == pytest.approx(expected, rel=1e-4)
         assert [float(row["time"]) for row in rows] == [0, 1, 2, 3]
         medians = [np.median(expected[: i + 1]) for i in range(4)]
@@ -165,11 +152,6 @@ class TestCount:
             assert min(drawn.size) > 300
         shown = list(frames(str(out), 0, print))
         assert [frame.time for frame in shown] == [0, 1, 2, 3]
-
-    def test_a_number_of_frames(self, run, tmp_path):
-        result = call(film(tmp_path / "clip.mp4"), "--weights", run, "--frames", 2, "--every", 0)
-        assert result.exit_code == 0
-        assert "2 frames counted" in result.output
 
     def test_damaged_frames_are_named_and_the_others_counted(self, run, tmp_path):
         path = film(tmp_path / "clip.avi", codec="mjpeg", noisy=True)

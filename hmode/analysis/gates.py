@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from hmode.analysis.oracle import best_choice, best_mixture
-from hmode.analysis.views import View, view
+from hmode.analysis.views import view
 from hmode.data import CrowdImage
 from hmode.errors import InputError
 from hmode.models import Prediction
@@ -39,24 +39,8 @@ def gate_use(sample: CrowdImage, prediction: Prediction, *, sigma: float = 4.0) 
         raise InputError("the network has no gates, expected HMoDE or MoE")
     each = view(sample, prediction, sigma=sigma)
     people = torch.from_numpy(each.truth > FLOOR)
-    row = {
-        "name": sample.name,
-        "entropy1": _mean_entropy(prediction.gate1[0], people),
-        "entropy2": None,
-    }
-    if prediction.gate2 is not None:
-        row["entropy2"] = _mean_entropy(prediction.gate2, people)
-    return row | _errors(each)
-
-
-def _mean_entropy(weights: Tensor, where: Tensor) -> float | None:
-    """Bits; of weights `[M, N, h, w]` that sum to one over N, mean over M and the cells."""
-    weights = weights.detach().double().cpu()
-    bits = torch.special.entr(weights).sum(dim=1) / np.log(2)  # [M, h, w]
-    return float(bits[:, where].mean()) if where.any() else None
-
-
-def _errors(each: View) -> dict[str, float]:
+    bits2 = None if prediction.gate2 is None else _mean_entropy(prediction.gate2, people)
+    row = {"name": sample.name, "entropy1": _mean_entropy(prediction.gate1[0], people)}
     candidates = {
         "average": each.experts.mean(axis=0),
         "final": each.maps[-1],
@@ -64,7 +48,12 @@ def _errors(each: View) -> dict[str, float]:
         "choice": best_choice(each.experts, each.truth),
         "mixture": best_mixture(each.experts, each.truth),
     }
-    return {
-        name: float((each.pixels * (values - each.truth) ** 2).sum(dtype=float))
-        for name, values in candidates.items()
-    }
+    errors = {name: each.squares(values) for name, values in candidates.items()}
+    return row | {"entropy2": bits2} | errors
+
+
+def _mean_entropy(weights: Tensor, where: Tensor) -> float | None:
+    """Bits; of weights `[M, N, h, w]` that sum to one over N, mean over M and the cells."""
+    weights = weights.detach().double().cpu()
+    bits = torch.special.entr(weights).sum(dim=1) / np.log(2)  # [M, h, w]
+    return float(bits[:, where].mean()) if where.any() else None

@@ -92,10 +92,10 @@ def oracle_errors(views: Iterable[View]) -> list[dict]:
     for each in views:
         true.append(each.count)
         pixels += each.pixels.sum(dtype=float)
-        within += (each.pixels * each.variance).sum(dtype=float)
+        within += each.people(each.variance)
         for name, values in _candidates(each).items():
-            squares[name] += (each.pixels * (values - each.truth) ** 2).sum(dtype=float)
-            counts[name].append((each.pixels * values).sum(dtype=float))
+            squares[name] += each.squares(values)
+            counts[name].append(each.people(values))
     if not true or any(len(each) != len(true) for each in counts.values()):
         raise InputError(f"{len(true)} views, expected at least one, all of the same network")
     return [

@@ -75,15 +75,10 @@ def order_errors(
             rows[name] = rows.get(name, 0) + np.array(found)
     if not rows:
         raise InputError("there are no views, expected at least one")
+    kinds = {"wrong": float, "pairs": int, "hard_wrong": float, "hard_pairs": int}
     return [
-        {
-            "map": name,
-            "wrong": float(wrong),
-            "pairs": int(pairs),
-            "hard_wrong": float(hard_wrong),
-            "hard_pairs": int(hard_pairs),
-        }
-        for name, (wrong, pairs, hard_wrong, hard_pairs) in rows.items()
+        {"map": name} | {key: kind(n) for (key, kind), n in zip(kinds.items(), found, strict=True)}
+        for name, found in rows.items()
     ]
 
 

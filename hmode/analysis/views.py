@@ -79,6 +79,14 @@ class View:
         groups = self.sizes[-1] if len(self.sizes) > 1 else 0
         return self.maps[-1 - groups : -1]
 
+    def people(self, values: np.ndarray) -> float:
+        """What a density map `[h, w]` counts."""
+        return float((self.pixels * values).sum(dtype=float))
+
+    def squares(self, values: np.ndarray) -> float:
+        """Squared error of a density map `[h, w]` against the cells' means, summed over pixels."""
+        return self.people((values - self.truth) ** 2)
+
 
 def view(
     sample: CrowdImage, prediction: Prediction, *, sigma: float = 4.0, window: int | None = None

@@ -2,23 +2,24 @@
 
 import csv
 import glob
-import io
 import os
 import re
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 import numpy as np
 
 from hmode.cli.options import DEVICE, printable
-from hmode.cli.video import VIDEO, area_row, count_video, describe_area, measured
+from hmode.cli.video import FILE, VIDEO, count_video, measured
 from hmode.counting import Count, count
 from hmode.data.pictures import MAX_PIXELS, to_pixels
 from hmode.data.source import hidden, natural
 from hmode.doubts import Doubts, doubts
 from hmode.errors import HmodeError, InputError, MissingFileError, OutputError
 from hmode.evaluation import load_run, progress_bar, resolve_device
+from hmode.extras import need
 from hmode.ground import Ground
 from hmode.models import CountingNetwork, HMoDE, for_inference, load_official
 from hmode.outputs import FORMULA, prepare
@@ -38,29 +39,28 @@ LONGEST_NAME = 255  # bytes, on all usual systems
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option(
     "--weights",
+    type=FILE,
     metavar="RUN",
-    type=click.Path(path_type=Path),
+    default=USUAL,
+    show_default=True,
     help="Folder of a trained network, a checkpoint of the authors' code, or the name of a network "
-    f"that comes with hmode, see: hmode models.  [default: {USUAL}]",
+    "that comes with hmode, see: hmode models.",
 )
 @click.option(
-    "--csv",
-    "table",
-    type=click.Path(path_type=Path),
-    help="Write one row an image to this file, as each is counted.",
+    "--csv", "table", type=FILE, help="Write one row an image to this file, as each is counted."
 )
 @click.option(
     "--map",
     "maps",
     metavar="FOLDER",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Write each density map over its image to this folder, as .png.",
 )
 @click.option(
     "--npy",
     "arrays",
     metavar="FOLDER",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Write each density map, people per pixel of the size it was counted at, to this folder, "
     "as .npy.",
 )
@@ -73,7 +73,7 @@ LONGEST_NAME = 255  # bytes, on all usual systems
 @click.option(
     "--ground",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="People per square metre on the ground that this file describes, see docs/inputs.md.",
 )
 @click.option(
@@ -85,8 +85,19 @@ LONGEST_NAME = 255  # bytes, on all usual systems
 )
 @VIDEO
 @DEVICE
+@click.pass_context
 def count_pictures(
-    images, weights, table, maps, arrays, max_memory, ground, max_megapixels, device, **video
+    context,
+    images,
+    weights,
+    table,
+    maps,
+    arrays,
+    max_memory,
+    max_megapixels,
+    ground,
+    device,
+    **of_video,
 ):
     """Count the people in each IMAGE: a file, the images of a folder, or a pattern ("*.jpg"); or
     in a video: a file (clip.mp4), an address (rtsp://…) or the number of a camera.
@@ -99,7 +110,6 @@ def count_pictures(
     An image or frame that cannot be counted, or a map that cannot be written, is named in one line,
     and the others are counted. The exit code says how many there were, up to 100.
     """
-    weights = Path(USUAL) if weights is None else weights
     ground = Ground.read(ground) if ground else None
     model = for_inference(load_network(weights)).to(resolve_device(device))
     known = doubts_about(weights)
@@ -108,95 +118,42 @@ def count_pictures(
     if any(map(is_video, images)):
         if len(images) > 1 or maps or arrays:
             raise InputError("a video is counted by itself, without --map and --npy; see --video")
-        damaged = count_video(images[0], model, table, max_memory, ground, **video)
-        click.get_current_context().exit(min(damaged, 100))
-    save_overlay = _drawing() if maps else None
+        damaged = count_video(images[0], model, table, max_memory, ground, **of_video)
+        context.exit(min(damaged, 100))
+    save_overlay = need("hmode.overlay", "notebooks", "--map").save_overlay if maps else None
     paths, failed = find_images(images)
-    names = _names(paths)
+    places = _places(paths)
     prepare(table, "table")
-    _prepare_folder(maps, names, ".png", "picture")
-    _prepare_folder(arrays, names, ".npy", "array")
+    _prepare_folder(maps, places, ".png", "picture")
+    _prepare_folder(arrays, places, ".npy", "array")
     several = len(paths) > 1
-    with (
-        progress_bar(len(paths), None if several else False) as bar,
-        _Table(table) as rows,
-    ):
+    with progress_bar(len(paths), None if several else False) as bar, _table(table) as add:
         for path in paths:
             try:
                 pixels = to_pixels(path, max_pixels=int(1e6 * max_megapixels))
-                counted = count(
-                    pixels,
-                    model,
-                    max_memory=max_memory,
-                    progress=False if several else None,
-                    name=str(path),
-                )
-                doubt, span = known.of(counted, pixels), known.interval(counted.count)
-                area = measured(ground, counted, str(path))
-                line = f"{printable(str(path))}: {counted.count:.1f} people"
-                if span:
-                    line += ", likely {:.0f} to {:.0f}".format(*span)
-                line += f"; {describe_area(area)}" if area else ""
-                bar.write(f"{line} ({doubt})" if doubt else line, file=sys.stdout)
-                likely = dict(zip(("low", "high"), span or ("", ""), strict=True))
-                rows.add(_row(path, counted) | {**likely, **area_row(area), "doubts": doubt})
+                limits = {"max_memory": max_memory, "progress": False if several else None}
+                counted = count(pixels, model, name=str(path), **limits)
+                line, row = _told(path, counted, pixels, known, ground)
+                bar.write(line, file=sys.stdout)
+                add(row)
                 if maps:
-                    save_overlay(_place(maps, names[path], ".png"), pixels, counted)
+                    save_overlay(maps / f"{places[path]}.png", pixels, counted)
                 if arrays:
-                    _save_array(_place(arrays, names[path], ".npy"), counted)
+                    _save_array(arrays / f"{places[path]}.npy", counted)
             except (HmodeError, MemoryError) as error:
                 failed += 1
                 reason = str(error) or f"{path}: does not fit into memory"
                 bar.write(f"Error: {printable(reason)}", file=sys.stderr)
             bar.update()
-    if failed:
-        click.get_current_context().exit(min(failed, 100))
+    context.exit(min(failed, 100))
 
 
-class _Table:
-    """A CSV file in which each row is as soon as it is known, whatever happens next."""
-
-    def __init__(self, path: Path | None):
-        self.path, self.file = path, None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self.file is not None:
-            self.file.close()
-
-    def add(self, row: dict) -> None:
-        """Write a row, before the first the names.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        if self.path is None:
-            return
-        text = io.StringIO(newline="")
-        lines = csv.writer(text, lineterminator="\n")
-        try:
-            if self.file is None:
-                self.file = open(self.path, "wb", buffering=0)  # noqa: SIM115
-                lines.writerow(row)
-            lines.writerow(row.values())
-            self.file.write(text.getvalue().encode("utf-8", errors="backslashreplace"))
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+# The network, and what is known of it
 
 
 def _comes_with(weights: Path) -> bool:
     """Whether it is the name of a network that comes with hmode, and of nothing else."""
     return not weights.exists() and str(weights) in names()
-
-
-def _introduction(card: Card) -> str:
-    split, errors = max(card.errors.items(), key=lambda item: item[1]["images"])
-    return (
-        f"Counting with {card.name}, trained on {card.data}: mean absolute error "
-        f"{errors['mae']:.0f} people on {errors['images']} images ({split}); {card.terms}"
-    )
 
 
 def load_network(weights: Path) -> CountingNetwork:
@@ -225,49 +182,53 @@ def doubts_about(weights: Path) -> Doubts:
     return doubts(run_dir) if (run_dir / "config.json").is_file() else Doubts()
 
 
+def _introduction(card: Card) -> str:
+    split, errors = max(card.errors.items(), key=lambda item: item[1]["images"])
+    return (
+        f"Counting with {card.name}, trained on {card.data}: mean absolute error "
+        f"{errors['mae']:.0f} people on {errors['images']} images ({split}); {card.terms}"
+    )
+
+
+# The images, and where what is made of them goes
+
+
 def find_images(arguments: tuple[str, ...]) -> tuple[list[Path], int]:
     """The files that files, folders and patterns name, each once; and how many named none, or are
     folders inside folders, which are not looked into. What is left out is said."""
-    found, failed = [], 0
+    found, wrong = [], []
     for argument in arguments:
-        try:
-            files, wrong = _expand(argument)
-        except InputError as error:
-            files, wrong = [], [str(error)]
-        for problem in wrong:
-            failed += 1
-            click.echo(f"Error: {printable(problem)}", err=True)
-        found += files
-    return list(dict.fromkeys(found)), failed
+        if os.path.isdir(argument):
+            files, problems = _listed(argument)
+        elif glob.has_magic(argument) and not os.path.exists(argument):
+            files = sorted(glob.glob(argument), key=natural)
+            problems = [] if files else [f"{argument}: no file matches"]
+        else:
+            files, problems = [argument], []
+        found, wrong = found + files, wrong + problems
+    for problem in wrong:
+        click.echo(f"Error: {printable(problem)}", err=True)
+    return list(dict.fromkeys(map(Path, found))), len(wrong)
 
 
-def _expand(argument: str) -> tuple[list[Path], list[str]]:
-    """Files, and what is wrong: of a folder all files, but for those that systems hide in it."""
-    if os.path.isdir(argument):
-        try:
-            entries = sorted(os.scandir(argument), key=lambda entry: natural(entry.name))
-        except OSError as error:
-            raise InputError(f"{argument}: cannot be listed: {error.strerror}") from None
-        shown = [entry for entry in entries if not hidden(entry.name)]
-        if len(shown) < len(entries):
-            names = ", ".join(entry.name for entry in entries if entry not in shown)
-            click.echo(f"Note: {argument}: hidden files are left out: {names[:200]}", err=True)
-        folders = [entry.path for entry in shown if entry.is_dir()]
-        files = [Path(entry.path) for entry in shown if not entry.is_dir()]
-        if not files:
-            raise MissingFileError(f"{argument}: no images in this folder")
-        return files, [
-            f"{path}: a folder in a folder; to count it, name it too" for path in folders
-        ]
-    if glob.has_magic(argument) and not os.path.exists(argument):
-        files = [Path(name) for name in sorted(glob.glob(argument), key=natural)]
-        if not files:
-            raise MissingFileError(f"{argument}: no file matches")
-        return files, []
-    return [Path(argument)], []
+def _listed(folder: str) -> tuple[list[str], list[str]]:
+    """The files of a folder but for those that systems hide in it, and what is wrong."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: natural(entry.name))
+    except OSError as error:
+        return [], [f"{folder}: cannot be listed: {error.strerror}"]
+    left_out = [entry.name for entry in entries if hidden(entry.name)]
+    if left_out:
+        click.echo(f"Note: {folder}: hidden files are left out: {', '.join(left_out)}", err=True)
+    shown = [entry for entry in entries if not hidden(entry.name)]
+    files = [entry.path for entry in shown if not entry.is_dir()]
+    if not files:
+        return [], [f"{folder}: no images in this folder"]
+    inner = [entry.path for entry in shown if entry.is_dir()]
+    return files, [f"{path}: a folder in a folder; to count it, name it too" for path in inner]
 
 
-def _names(paths: list[Path]) -> dict[Path, str]:
+def _places(paths: list[Path]) -> dict[Path, str]:
     """Where the outputs of each image go in their folder: as the images lie to each other."""
     whole = {path: os.path.abspath(path) for path in paths}
     try:
@@ -277,38 +238,57 @@ def _names(paths: list[Path]) -> dict[Path, str]:
     return {path: os.path.relpath(each, common) for path, each in whole.items()}
 
 
-def _place(folder: Path, name: str, suffix: str) -> Path:
-    return folder / (name + suffix)
-
-
-def _prepare_folder(folder: Path | None, names: dict[Path, str], suffix: str, kind: str) -> None:
+def _prepare_folder(folder: Path | None, places: dict[Path, str], suffix: str, kind: str) -> None:
     """Make a folder for outputs, and see that they replace nothing but their like."""
-    if folder is None:
-        return
-    for path, name in names.items():
+    for path, name in places.items() if folder else ():
         if os.path.abspath(path) == os.path.abspath(folder / name):
             raise InputError(f"{folder}: holds the images themselves; choose another folder")
-        place = _place(folder, name, suffix)
+        place = folder / (name + suffix)
         if len(os.fsencode(place.name)) <= LONGEST_NAME:  # else its image costs a line, later
             prepare(place, kind)
 
 
-def _drawing():
-    """What draws, once it is sure that it can."""
-    try:
-        from hmode.overlay import save_overlay
-    except ImportError as error:
-        raise InputError(f"--map needs {error.name}: pip install 'hmode[notebooks]'") from None
-    return save_overlay
+# What is said and written of a count
 
 
-def _row(path: Path, counted: Count) -> dict:
+def _told(path: Path, counted: Count, pixels, known: Doubts, ground: Ground | None):
+    """What is said of a count, and its row of the table."""
+    doubt, span = known.of(counted, pixels), known.interval(counted.count)
+    area = measured(ground, counted, str(path))
+    line = f"{printable(str(path))}: {counted.count:.1f} people"
+    line += ", likely {:.0f} to {:.0f}".format(*span) if span else ""
+    line += f"; {area}" if area else ""
+    line += f" ({doubt})" if doubt else ""
     name = str(path)
-    if name.startswith(FORMULA):
-        name = os.path.join(".", name)
+    name = os.path.join(".", name) if name.startswith(FORMULA) else name
     height, width = counted.picture
-    experts = {f"expert_{k}": value for k, value in enumerate(counted.experts, start=1)}
-    return {"image": name, "count": counted.count, "width": width, "height": height} | experts
+    row = {"image": name, "count": counted.count, "width": width, "height": height}
+    row |= {f"expert_{k}": value for k, value in enumerate(counted.experts, start=1)}
+    row |= zip(("low", "high"), span or ("", ""), strict=True)
+    return line, row | (area.row if area else {}) | {"doubts": doubt}
+
+
+@contextmanager
+def _table(path: Path | None):
+    """Gives a function that adds a row to a CSV file, where it is as soon as it is added."""
+    file = None
+
+    def add(row: dict) -> None:
+        nonlocal file
+        try:
+            if file is None:
+                options = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+                file = open(path, "w", buffering=1, **options)  # noqa: SIM115
+                csv.writer(file, lineterminator="\n").writerow(row)
+            csv.writer(file, lineterminator="\n").writerow(row.values())
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+
+    try:
+        yield add if path else lambda row: None
+    finally:
+        if file is not None:
+            file.close()
 
 
 def _save_array(path: Path, counted: Count) -> None:

@@ -1,7 +1,7 @@
 """hmode evaluate: a trained network on a data set."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import numpy as np
@@ -11,21 +11,19 @@ from hmode.data import open_dataset
 from hmode.data.published import FOLDS
 from hmode.errors import InputError
 from hmode.evaluation import evaluate, load_run, resolve_device
+from hmode.extras import need
 from hmode.metrics import LEVELS, Evaluation, density_levels
 from hmode.outputs import harmless, prepare
 from hmode.runs import RunFolder, write_csv
 from hmode.submission import write_submission
 
+FILE = click.Path(path_type=Path)
+
 
 @click.command(name="evaluate")
-@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("run_dir", metavar="RUN", type=FILE)
 @DATA
-@click.option(
-    "--split",
-    default="test",
-    show_default=True,
-    help="Split of the data set.",
-)
+@click.option("--split", default="test", show_default=True, help="Split of the data set.")
 @click.option(
     "--folds",
     "--fold",
@@ -54,17 +52,15 @@ from hmode.submission import write_submission
     "--annotations", type=str, help="Of folder: the file or folder with the points, if not found."
 )
 @DEVICE
-@click.option(
-    "--csv", "table", type=click.Path(path_type=Path), help="Write one row an image to this file."
-)
+@click.option("--csv", "table", type=FILE, help="Write one row an image to this file.")
 @click.option(
     "--picture",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Draw counts, errors and the maps of the worst images into this file (.png, .pdf, ...).",
 )
 @click.option(
     "--submission",
-    type=click.Path(path_type=Path),
+    type=FILE,
     help="Write the counts of the test split of nwpu as its benchmark takes them.",
 )
 @click.option("--by-level", is_flag=True, help="Print the errors by density level.")
@@ -80,64 +76,61 @@ def evaluate_run(
     split,
     folds,
     which,
-    max_side,
-    full_size,
-    annotations,
     device,
     table,
     picture,
     submission,
     by_level,
     levels,
+    **size,
 ):
     """Count the images of a data set with the trained network in the folder RUN."""
-    options = _options(max_side, full_size, annotations)
+    options = _options(**size)
     edges = _edges(levels) if levels else LEVELS if by_level else None
     if submission and (dataset, split) != ("nwpu", "test"):
         raise InputError("--submission is for --dataset nwpu --split test")
-    report = _report(picture) if picture else None
-    prepare(table, "table")
-    prepare(picture, "picture")
-    prepare(submission, "submission")
-    parts = []
+    report = need("hmode.report", "notebooks", "--picture") if picture else None
+    if report:
+        report.check_picture(picture)
+    for path, kind in ((table, "table"), (picture, "picture"), (submission, "submission")):
+        prepare(path, kind)
+    results, worst, rows = [], [], []
     for target in _targets(run_dir, dataset, folds):
-        images = open_dataset(dataset, data_root, split, **options, **target.fold_option)
+        fold = {} if target.fold is None else {"fold": target.fold}
+        images = open_dataset(dataset, data_root, split, **options, **fold)
         model = load_run(target.run_dir, which).to(resolve_device(device))
         result = evaluate(model, images, progress=None, **target.kernel)
         _require_finite(result, target.run_dir)
-        worst = report.worst_images(model, images, result, **target.kernel) if report else []
-        parts.append((target, result, worst))
+        worst += report.worst_images(model, images, result, **target.kernel) if report else []
+        rows += [(fold if folds else {}) | row for row in result.table]
+        results.append(result)
         _print(result, f"fold {target.fold}: " if folds else "")
-    results = [result for _, result, _ in parts]
-    if len(results) > 1:
-        _print_mean(results)
+    if len(results) > 1:  # the mean of each error over the folds, as UCF_CC_50 is reported
+        errors = [result.errors for result in results]
+        mean = {name: float(np.mean([each[name] for each in errors])) for name in errors[0]}
+        click.echo(f"mean of {len(results)} folds: {_describe(mean)}")
     whole = Evaluation.joined(results)
     if edges:
         _print_levels(whole.by_level(edges))
     if table:
-        write_csv(table, _rows(parts, bool(folds)))
+        write_csv(table, [row | {"name": harmless(row["name"])} for row in rows])
     if submission:
         write_submission(submission, whole.names, whole.predicted)
     if report:
-        worst = sorted((w for *_, some in parts for w in some), key=lambda w: -abs(w.error))
-        report.save_picture(report.evaluation_picture(whole, worst[: report.WORST]), picture)
+        worst = sorted(worst, key=lambda image: -abs(image.error))[: report.WORST]
+        report.save_picture(report.evaluation_picture(whole, worst), picture)
 
 
-@dataclass(frozen=True)
-class _Target:
+class _Target(NamedTuple):
     """A run to evaluate, and on which fold: None for a data set without folds."""
 
     run_dir: Path
     fold: int | None
     kernel: dict  # sigma and window of the run's target maps
 
-    @property
-    def fold_option(self) -> dict:
-        return {} if self.fold is None else {"fold": self.fold}
-
 
 def _options(max_side: int | None, full_size: bool, annotations: str | None) -> dict:
-    """What of a data set's options is asked for; what is not stays as usual."""
+    """What `open_dataset` is asked for."""
     if full_size and max_side is not None:
         raise InputError("--full-size and --max-side cannot both be")
     options = {"max_side": None, "short_side": None} if full_size else {}
@@ -178,16 +171,6 @@ def _edges(text: str) -> list[int]:
     return edges
 
 
-def _report(picture: Path):
-    """The module that draws, once it is sure that it can."""
-    try:
-        from hmode import report
-    except ImportError as error:
-        raise InputError(f"--picture needs {error.name}: pip install 'hmode[notebooks]'") from None
-    report.check_picture(picture)
-    return report
-
-
 def _require_finite(result: Evaluation, run_dir: Path) -> None:
     bad = np.flatnonzero(~np.isfinite(result.predicted))
     if len(bad):
@@ -205,13 +188,6 @@ def _print(result: Evaluation, label: str) -> None:
     if result.annotated.any():
         people = f"{result.annotated.sum()} images, {np.nansum(result.true):.0f} people: "
         click.echo(label + people + _describe(result.errors))
-
-
-def _print_mean(results: list[Evaluation]) -> None:
-    """The mean of each error over the folds, as UCF_CC_50 is reported."""
-    errors = [result.errors for result in results]
-    mean = {name: float(np.mean([each[name] for each in errors])) for name in errors[0]}
-    click.echo(f"mean of {len(results)} folds: {_describe(mean)}")
 
 
 def _describe(errors: dict[str, float]) -> str:
@@ -235,12 +211,3 @@ def _print_levels(rows: list[dict]) -> None:
         if row["images"]:
             errors = "{mae:9.2f} {mse:9.2f} ".format(**row) + f"{_share(row['nae']):>7}"
         click.echo(f"{row['level']:>12} {row['images']:7d} {errors:>9}")
-
-
-def _rows(parts, folded: bool) -> list[dict]:
-    """One row an image, with its fold first where there are folds."""
-    return [
-        ({"fold": target.fold} if folded else {}) | row | {"name": harmless(row["name"])}
-        for target, result, _ in parts
-        for row in result.table
-    ]

@@ -8,11 +8,12 @@ from hmode.cli.options import options
 from hmode.counting import Count, count
 from hmode.errors import InputError
 from hmode.extras import need
-from hmode.ground import Area, Ground, level
+from hmode.ground import Area, Ground
 from hmode.outputs import maker, prepare
 from hmode.runs import write_atomically, write_csv
 from hmode.video import Film, frames, running_median
 
+FILE = click.Path(path_type=Path)
 VIDEO = options(
     click.option(
         "--every",
@@ -32,13 +33,13 @@ VIDEO = options(
         "--video",
         "film",
         metavar="FILE",
-        type=click.Path(path_type=Path),
+        type=FILE,
         help="Of a video: write the counted frames, their density over them, as a video.",
     ),
     click.option(
         "--plot",
         metavar="FILE",
-        type=click.Path(path_type=Path),
+        type=FILE,
         help="Of a video: draw the counts over time, as .png, .pdf or .svg.",
     ),
 )
@@ -70,11 +71,9 @@ def count_video(source, model, table, max_memory, ground, every, most, film, plo
             counts = [*(row["count"] for row in rows), counted.count]
             area = measured(ground, counted, source)
             row = {"time": frame.time, "count": counted.count, "median": running_median(counts)}
-            rows.append(row | area_row(area))
-            more = f"; {describe_area(area)}" if area else ""
-            click.echo(
-                "{time:9.2f} s {count:9.1f} people, median {median:.1f}".format(**row) + more
-            )
+            rows.append(row | (area.row if area else {}))
+            line = "{time:9.2f} s {count:9.1f} people, median {median:.1f}".format(**row)
+            click.echo(f"{line}; {area}" if area else line)
             if written:
                 figure = draw(frame.pixels, counted)
                 figure.axes[0].set_title(f"{frame.time:.1f} s: {counted.count:.1f} people")
@@ -97,24 +96,6 @@ def measured(ground: Ground | None, counted: Count, name: str) -> Area | None:
         raise InputError(f"{name}: {error}") from None
 
 
-def area_row(area: Area | None) -> dict:
-    """What a table says of a piece of ground; nothing of none."""
-    if area is None:
-        return {}
-    about = {"ground_people": area.people, "square_metres": area.square_metres}
-    name, _ = level(area.density)
-    return about | {"per_square_metre": area.density, "densest": area.densest, "level": name}
-
-
-def describe_area(area: Area) -> str:
-    """The same in words."""
-    name, meaning = level(area.density)
-    return (
-        f"{area.people:.1f} on {area.square_metres:.1f} m², {area.density:.2f} per m² (at most "
-        f"{area.densest:.2f} in {area.side:g} m squares), Fruin's level {name}: {meaning}"
-    )
-
-
 def _finish(source: str, rows: list[dict], damaged: int, table, plot) -> None:
     if not rows:
         raise InputError(f"{source}: not one frame could be read")
@@ -126,11 +107,8 @@ def _finish(source: str, rows: list[dict], damaged: int, table, plot) -> None:
     if table:
         write_csv(table, rows)
     if plot:
-        figure = _plotted(rows)
-        kind = plot.suffix[1:].lower() or "png"
-        write_atomically(
-            plot, lambda partial: figure.savefig(partial, format=kind, metadata=maker(plot))
-        )
+        about = {"format": plot.suffix[1:].lower() or "png", "metadata": maker(plot)}
+        write_atomically(plot, lambda partial: _plotted(rows).savefig(partial, **about))
 
 
 def _plotted(rows: list[dict]):

@@ -102,35 +102,22 @@ class Evaluation:
         return mse(self._annotated("true"), self._annotated("predicted"))
 
     @property
-    def nae(self) -> float:
-        """Mean of |error| / annotated count over the images with people."""
-        return nae(self._annotated("true"), self._annotated("predicted"))
-
-    @property
     def mean_game(self) -> np.ndarray:
         """`[4]`, GAME(0) to GAME(3), the mean over the images."""
         return self._annotated("game").mean(axis=0)
 
     @property
-    def foreground_mae(self) -> float:
-        """Mean absolute error of the counts inside the foreground (section IV-E)."""
-        return mae(*self._annotated("foreground").T)
-
-    @property
-    def foreground_mse(self) -> float:
-        """Root of the mean squared error of the counts inside the foreground (section IV-E)."""
-        return mse(*self._annotated("foreground").T)
-
-    @property
     def errors(self) -> dict[str, float]:
-        """All of them: mae, mse, nae, game0 to game3, foreground_mae, foreground_mse."""
+        """All of them: mae, mse, nae, game0 to game3, and foreground_mae and foreground_mse, of
+        the counts inside the foreground (section IV-E)."""
+        foreground = self._annotated("foreground").T
         return {
             "mae": self.mae,
             "mse": self.mse,
-            "nae": self.nae,
+            "nae": nae(self._annotated("true"), self._annotated("predicted")),
             **dict(zip(GAME_COLUMNS, self.mean_game.tolist(), strict=True)),
-            "foreground_mae": self.foreground_mae,
-            "foreground_mse": self.foreground_mse,
+            "foreground_mae": mae(*foreground),
+            "foreground_mse": mse(*foreground),
         }
 
     def _annotated(self, name: str) -> np.ndarray:
@@ -159,29 +146,18 @@ class Evaluation:
         """
         return [
             {"level": name, "images": int(some.sum())}
-            | {
-                metric.__name__: metric(self.true[some], self.predicted[some])
-                if some.any()
-                else None
-                for metric in (mae, mse, nae)
-            }
+            | _errors((mae, mse, nae), self.true[some], self.predicted[some])
             for name, some in self.levels(edges).items()
         ]
 
     def by_map_errors(self, edges: Sequence[int] = LEVELS) -> list[dict]:
         """Errors of each map by density level (Table XII): level, images, map, mae, mse.
 
-        Maps are numbered as in `by_map`. Errors are None for a level without images. `edges` are
-        those of `density_levels`.
+        Maps are numbered as in `by_map`. Errors and `edges` as in `by_level`.
         """
         return [
-            {
-                "level": name,
-                "images": int(some.sum()),
-                "map": c,
-                "mae": mae(self.true[some], counts[some]) if some.any() else None,
-                "mse": mse(self.true[some], counts[some]) if some.any() else None,
-            }
+            {"level": name, "images": int(some.sum()), "map": c}
+            | _errors((mae, mse), self.true[some], counts[some])
             for name, some in self.levels(edges).items()
             for c, counts in enumerate(self.by_map.T)
         ]
@@ -193,22 +169,16 @@ class Evaluation:
         None where an image has no annotation.
         """
         rows = []
-        for i, (name, true, inside, counts) in enumerate(
-            zip(self.names, self.true, self.inside, self.by_map, strict=True)
-        ):
-            row = {
-                "name": name,
-                "true": _whole(true),
-                "inside": _whole(inside),
-                "predicted": float(counts[-1]),
-                "error": _number(counts[-1] - true),
-            }
+        for i, counts in enumerate(self.by_map.tolist()):
+            row = {"name": self.names[i]}
+            row |= {"true": _whole(self.true[i]), "inside": _whole(self.inside[i])}
+            row |= {"predicted": counts[-1], "error": _number(counts[-1] - self.true[i])}
             if self.game is not None:
                 row |= zip(GAME_COLUMNS, map(_number, self.game[i]), strict=True)
             if self.foreground is not None:
-                values = _whole(self.foreground[i, 0]), _number(self.foreground[i, 1])
-                row |= zip(FOREGROUND_COLUMNS, values, strict=True)
-            rows.append(row | {f"map{c}": float(count) for c, count in enumerate(counts)})
+                true, predicted = self.foreground[i]
+                row |= {"foreground_true": _whole(true), "foreground": _number(predicted)}
+            rows.append(row | {f"map{c}": count for c, count in enumerate(counts)})
         return rows
 
     @classmethod
@@ -240,6 +210,10 @@ class Evaluation:
             column(*GAME_COLUMNS) if "game0" in rows[0] else None,
             column(*FOREGROUND_COLUMNS) if "foreground" in rows[0] else None,
         )
+
+
+def _errors(metrics, true: np.ndarray, predicted: np.ndarray) -> dict[str, float | None]:
+    return {f.__name__: f(true, predicted) if len(true) else None for f in metrics}
 
 
 def _number(value: float) -> float | None:
