@@ -13,7 +13,6 @@ from pathlib import Path
 import click
 
 from hmode.analysis import confusion, expert_weights, gate_use
-from hmode.cli.options import DATA_ROOT
 from hmode.evaluation import load_run, predict
 from hmode.experiments.registry import EXPERIMENTS
 from hmode.experiments.running import splits
@@ -50,7 +49,7 @@ def finished(runs: Path) -> list[tuple[str, int, Path]]:
 
 @click.command()
 @click.option("--dataset", default="scales", show_default=True)
-@DATA_ROOT
+@click.option("--data-root", type=click.Path(path_type=Path), envvar="HMODE_DATA")
 @click.option("--profile", type=click.Choice(PROFILES), default="quick", show_default=True)
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"))
 @click.option("--output", type=click.Path(path_type=Path), default=Path("figures"))
