@@ -78,14 +78,12 @@ def count_images(
     model: CountingNetwork,
     dataset: Sequence[CrowdImage],
     *,
-    sigma: float = 4.0,
-    window: int | None = None,
-    regions: bool = True,
     progress: bool | None = False,
+    **compared,
 ) -> Iterator[ImageCount]:
     """Count this process's share of a data set, every world-th image from its rank on.
 
-    What `evaluate` gathers. Arguments and errors are those of `evaluate`.
+    What `evaluate` gathers. Arguments, those of `compare` among them, and errors are its own.
     """
     rank, world = process()
     folded = for_inference(model)
@@ -93,7 +91,7 @@ def count_images(
     with progress_bar(len(dataset), progress) as bar:
         for samples in together(mine, BATCH.get(next(model.parameters()).device.type, 2**18)):
             for sample, prediction in zip(samples, predictions(folded, samples), strict=True):
-                yield compare(prediction, sample, sigma=sigma, window=window, regions=regions)
+                yield compare(prediction, sample, **compared)
                 bar.update()
 
 
