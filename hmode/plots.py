@@ -21,9 +21,9 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image
 
 from hmode.data import CrowdImage
+from hmode.method.mixture import Level
 from hmode.metrics import Evaluation
 from hmode.models import HMoDE
-from hmode.models.hierarchy import Level
 
 PALETTE = sns.color_palette("colorblind")
 

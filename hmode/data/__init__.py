@@ -12,7 +12,7 @@ from hmode.data.registry import (
     true_counts,
 )
 from hmode.data.resident import Resident
-from hmode.data.sample import CrowdImage, normalise
+from hmode.method.image import CrowdImage, normalise
 
 __all__ = [
     "DATASETS",

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from hmode.data.formats import one_line
-from hmode.data.sample import CrowdImage
 from hmode.data.source import Annotation, Item, Listing, Source
 from hmode.errors import InputError, MissingFileError
+from hmode.method.image import CrowdImage
 from hmode.metrics.regions import people_in
 
 # No small image is enlarged beyond this: 2^27 RGB pixels are 400 MB.

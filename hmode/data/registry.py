@@ -12,11 +12,11 @@ import numpy as np
 from hmode.data import published
 from hmode.data.annotated import AnnotatedImages
 from hmode.data.folder import Folder
-from hmode.data.sample import CrowdImage
 from hmode.data.scales import OrderCrowd, ScalesCrowd
 from hmode.data.source import Source
 from hmode.data.synthetic import SyntheticCrowd
 from hmode.errors import InputError
+from hmode.method.image import CrowdImage
 
 SOURCES: dict[str, Callable[..., Source]] = {
     "sha": partial(published.ShanghaiTech, "A"),

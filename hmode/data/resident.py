@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from hmode.data.registry import count_people, describe, fingerprint
-from hmode.data.sample import CrowdImage
 from hmode.errors import InputError
+from hmode.method.image import CrowdImage
 
 GIB = 2**30
 ROOM = 2.0  # GiB kept on a CPU

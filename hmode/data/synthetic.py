@@ -14,7 +14,6 @@ from scipy.spatial import cKDTree
 
 from hmode.data.camera import HEAD_HEIGHT, Camera
 from hmode.data.people import CROWN, People, body_parts, dress
-from hmode.data.sample import CrowdImage
 from hmode.data.scenery import (
     THINGS,
     Scene,
@@ -26,6 +25,7 @@ from hmode.data.scenery import (
     sample_scene,
 )
 from hmode.errors import InputError
+from hmode.method.image import CrowdImage
 
 LENGTHS = {"train": 240, "val": 60, "test": 60}
 SPACING = 0.45  # metres: nobody stands closer to another person
