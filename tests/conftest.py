@@ -87,7 +87,7 @@ def tiny_sha(tmp_path_factory) -> Path:
     return write_shanghaitech(tmp_path_factory.mktemp("data"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fresh_interpreter_environment() -> dict:
     """The environment for a Python process that finds what this one finds."""
     path = os.pathsep.join([os.getcwd(), *filter(None, sys.path)])

@@ -9,6 +9,7 @@ import torch
 from reference import repeat
 from torch import nn
 
+from hmode.experiments import EXPERIMENTS
 from hmode.models import build_model
 from hmode.runs import write_csv
 
@@ -43,39 +44,24 @@ def fine(*shape, seed=1, dtype=torch.float64):
 
 
 NARROW = 0.0625
-RIVALS = {name: {"model": name} for name in ("Concat", "CSRNet", "DMCount")}
+# The network of every row of the tables, by its row, and some that are in none.
+ROWS = {repr(row.model): (name, row.model) for name, row in reversed(EXPERIMENTS.items())}
 BASELINES = {f"Baseline of {k}": {"model": "Baseline", "experts": k} for k in (2, 3, 4, 5)}
-HIERARCHIES = {
-    "HMoDE": {},
-    "MoE": {"depth": 1},
+GATINGS = ("image", "hard", "channel")
+NETWORKS = dict(ROWS.values()) | BASELINES | {
     "MoE of five": {"depth": 1, "experts": 5},
-    "((E1, E3), E2)": {"groups": [[0, 2]]},
-    "(E1, (E2, E3))": {"groups": ((1, 2),)},
     "two pairs of four": {"experts": 4, "groups": [[3, 0], [1, 2]]},
     "a three of five": {"experts": 5, "group_size": 3, "groups": [[0, 2, 4]]},
-    "K=4, N=3": {"experts": 4, "group_size": 3},
     "K=5, N=4": {"experts": 5, "group_size": 4},
-    "D=3": {"depth": 3},
     "K=4, D=3": {"experts": 4, "depth": 3},
-}
-GATINGS = {
-    **{kind: {"gating": kind} for kind in ("image", "hard", "channel")},
-    **{f"{kind}, MoE": {"gating": kind, "depth": 1} for kind in ("image", "hard", "channel")},
-    "hard, D=3": {"gating": "hard", "depth": 3},
-    "channel, D=3": {"gating": "channel", "depth": 3},
+    **{f"{kind}, MoE": {"gating": kind, "depth": 1} for kind in GATINGS},
+    **{f"{kind}, D=3": {"gating": kind, "depth": 3} for kind in GATINGS},
     "channel, ((E1, E3), E2)": {"gating": "channel", "groups": [[0, 2]]},
-}
-DESIGNS = {
-    **{f"gate 1: {name}": {"gate1": name} for name in ("conv4", "resblock", "msblock")},
-    **{f"gate 1 on {name}": {"gate1_input": name} for name in ("EB1", "EB2", "DB3", "DB2", "DB1")},
     "K=2 on EB1, finer than the maps": {"experts": 2, "depth": 1, "gate1_input": "EB1"},
     "K=4 on DB1, coarser than the maps": {"experts": 4, "gate1_input": "DB1"},
-    **{f"attention: {name}": {"attention": name} for name in ("conv6", "resblock", "msblock")},
-    "w/o attention": {"attention": None},
-    "double branch": {"local_head": True},
     "wide encoder": {"encoder_width": 0.125},
-}
-NETWORKS = BASELINES | RIVALS | HIERARCHIES | GATINGS | DESIGNS
+}  # fmt: skip
+MIXTURES = {name: v for name, v in NETWORKS.items() if v.get("model", "HMoDE") == "HMoDE"}
 
 
 def each(networks):

@@ -11,16 +11,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import crowd, crowds
-from PIL import Image
 from test_protocols import Ramp, plain_game
 
 import hmode
 from hmode.cli import evaluate as command
 from hmode.cli import main
 from hmode.data import CrowdImage, normalise
-from hmode.density import density_map
 from hmode.errors import InputError
 from hmode.evaluation import count_images
+from hmode.report import evaluation_picture, worst_images
 from hmode.runs import RunFolder
 from hmode.submission import TEST_IDS, check_submission
 
@@ -31,23 +30,17 @@ def count_image(model, sample, **options):
     return found
 
 
-SIZES = [(32, 32), (33, 47), (61, 50), (40, 101)]
-
-
 def full_maps(sample):
     """float64 `[C, H, W]`: every map of the image at full size, final last."""
     prediction = Ramp()(normalise(sample.image)[None])
     return prediction.full_size(prediction.maps)[0].detach().double().numpy()
 
 
-def dots(sample, mask=None):
-    """`[H, W]`: people in each pixel, inside the mask."""
+def dots(sample):
+    """`[H, W]`: people in each pixel."""
     height, width = sample.size
-    found = np.zeros((height, width))
-    for x, y in sample.points.tolist():
-        if 0 <= x < width and 0 <= y < height:
-            found[int(y), int(x)] += 1
-    return found if mask is None else found * mask.numpy()
+    x, y = sample.points.numpy().T
+    return np.histogram2d(y, x, (height, width), ((0, height), (0, width)))[0]
 
 
 def masked(sample, seed=0):
@@ -57,16 +50,18 @@ def masked(sample, seed=0):
     return dataclasses.replace(sample, mask=mask)
 
 
+BLIND = dataclasses.replace(crowd(0, name="blind"), annotated=False)
+
+
 class TestCountImage:
-    @pytest.mark.parametrize("size", SIZES)
-    @pytest.mark.parametrize("with_mask", [False, True])
-    def test_equal_to_sums_of_the_full_size_maps(self, size, with_mask):
+    @pytest.mark.parametrize("size", [(32, 32), (33, 47), (61, 50), (40, 101)])
+    @pytest.mark.parametrize("change", [lambda sample: sample, masked], ids=["plain", "masked"])
+    def test_equal_to_sums_of_the_full_size_maps(self, size, change):
         """Cells of GAME cut through the cells of the map's grid."""
-        sample = masked(crowd(30, size)) if with_mask else crowd(30, size)
-        mask = sample.mask.numpy() if with_mask else np.ones(size)
+        sample = change(crowd(30, size))
+        mask = np.ones(size) if sample.mask is None else sample.mask.numpy()
         found = count_image(Ramp(), sample)
-        maps = full_maps(sample) * mask
-        people = dots(sample, sample.mask)
+        maps, people = full_maps(sample) * mask, dots(sample) * mask
         assert found.by_map == pytest.approx(maps.sum(axis=(1, 2)), rel=1e-5)
         assert found.true == found.inside == people.sum()
         game = [plain_game(maps[-1] - people, level) for level in range(4)]
@@ -81,30 +76,25 @@ class TestCountImage:
         sample = CrowdImage(crowd(1, (80, 80)).image, point, "disc")
         y, x = np.mgrid[:80, :80]
         disc = np.hypot(x - 40, y - 40) < np.sqrt(-32 * np.log(32 * np.pi * 1e-5))
-        found = count_image(Ramp(), sample)
-        assert found.foreground[0] == 1
-        assert found.foreground[1] == pytest.approx((full_maps(sample)[-1] * disc).sum(), rel=1e-5)
         box = np.maximum(abs(x - 40), abs(y - 40)) <= 7
-        windowed = count_image(Ramp(), sample, window=15)
-        assert windowed.foreground[1] == pytest.approx((full_maps(sample)[-1] * box).sum(), 1e-5)
-
-    def test_where_everything_is_foreground_it_is_the_whole_image(self):
-        sample = crowd(5, (48, 70))
-        found = count_image(Ramp(), sample, sigma=200.0)
-        assert (density_map(sample.points, sample.size, sigma=200.0) > 1e-5).all()
-        assert found.foreground == pytest.approx((found.true, found.predicted), rel=1e-5)
+        for window, foreground in ((None, disc), (15, box)):
+            expected = (full_maps(sample)[-1] * foreground).sum()
+            found = count_image(Ramp(), sample, window=window)
+            assert found.foreground == pytest.approx((1, expected), rel=1e-5)
+            result = hmode.evaluate(Ramp(), [sample, sample], window=window)
+            assert result.foreground.tolist() == [list(found.foreground)] * 2
 
     def test_without_people_there_is_no_foreground(self):
         found = count_image(Ramp(), crowd(0))
         assert found.foreground == (0, 0)
         assert found.game == pytest.approx([found.predicted] * 4, rel=1e-5)
 
-    def test_people_outside_the_frame_are_in_no_cell(self):
+    def test_people_outside_the_frame_are_true_and_in_no_cell(self):
         inside = crowd(6, (40, 40))
-        stray = torch.tensor([[-5.0, 3.0], [3.0, 40.0]])
+        stray = torch.tensor([[-5.0, 3.0], [3.0, 40.0], [40.0, 1.0]])
         sample = dataclasses.replace(inside, points=torch.cat([inside.points, stray]))
         alone, found = count_image(Ramp(), inside), count_image(Ramp(), sample)
-        assert (found.true, found.inside) == (8, 6)
+        assert (found.true, found.inside) == (9, 6)
         assert (found.game, found.foreground) == (alone.game, alone.foreground)
 
     def test_a_mask_takes_out_prediction_and_people(self):
@@ -113,17 +103,36 @@ class TestCountImage:
         found = count_image(Ramp(), nothing)
         assert (found.true, found.inside, found.game) == (0, 0, (0, 0, 0, 0))
         assert (found.by_map, found.foreground) == ((0, 0, 0), (0, 0))
-        everything = dataclasses.replace(sample, mask=torch.ones(64, 64, dtype=torch.bool))
-        assert count_image(Ramp(), everything) == count_image(Ramp(), sample)
 
     def test_an_image_without_annotation_is_only_predicted(self):
-        blind = dataclasses.replace(crowd(0), annotated=False)
-        found = count_image(Ramp(), blind)
-        assert found.by_map == count_image(Ramp(), crowd(0)).by_map
-        result = hmode.evaluate(Ramp(), [blind, crowd(9)])
+        assert count_image(Ramp(), BLIND).by_map == count_image(Ramp(), crowd(0)).by_map
+        result = hmode.evaluate(Ramp(), [BLIND, crowd(9)])
         assert result.annotated.tolist() == [False, True]
         assert result.mae == abs(result.predicted[1] - 9)
         assert result.table[0]["game0"] is None
+
+    def test_counts_alone_are_the_same_counts(self):
+        samples = crowds([3, 0, 7])
+        whole = hmode.evaluate(Ramp(), samples)
+        alone = hmode.evaluate(Ramp(), samples, regions=False)
+        assert alone.game is alone.foreground is None
+        assert (alone.mae, alone.mse) == (whole.mae, whole.mse)
+        assert "game0" not in alone.table[0]
+
+    def test_a_network_learns_nothing_and_stays_in_its_mode(self):
+        model = hmode.Baseline(width=0.0625).train()
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        forward = hmode.evaluate(model, crowds([3, 8, 5]))
+        assert model.training
+        assert forward.table == hmode.evaluate(model.eval(), crowds([3, 8, 5])).table
+        assert not model.training
+        with pytest.raises(InputError, match=r"thumbnail\.jpg.*32"):
+            hmode.evaluate(model.train(), [crowd(3), crowd(3, (20, 64), name="thumbnail.jpg")])
+        assert model.training
+        assert all(torch.equal(value, before[n]) for n, value in model.state_dict().items())
+        assert all(p.grad is None for p in model.parameters())
+        with pytest.raises(InputError, match="empty"):
+            hmode.evaluate(model, [])
 
     def test_what_does_not_fit_into_memory_is_named(self):
         class Hungry(Ramp):
@@ -132,13 +141,6 @@ class TestCountImage:
 
         with pytest.raises(InputError, match="crowd: 64 x 64 pixels do not fit"):
             count_image(Hungry(), crowd(3))
-
-    def test_sigma_and_window_reach_every_image(self):
-        dataset = crowds([3, 8])
-        result = hmode.evaluate(Ramp(), dataset, sigma=2.0, window=5)
-        expected = [count_image(Ramp(), each, sigma=2.0, window=5).foreground for each in dataset]
-        assert result.foreground.tolist() == [list(each) for each in expected]
-        assert not np.allclose(result.foreground, hmode.evaluate(Ramp(), dataset).foreground)
 
 
 # The command
@@ -198,22 +200,17 @@ def expected(run_dir, images):
 
 
 class TestOutput:
-    def test_all_errors_are_printed(self, run_dir, data):
-        result = expected(run_dir, data["synthetic", "test"])
-        e = result.errors
-        assert printed(run_dir).strip() == (
-            f"4 images, 70 people: MAE {e['mae']:.2f}, MSE (root) {e['mse']:.2f}, "
-            f"NAE {e['nae']:.3f}; GAME(0-3) {e['game0']:.2f}, {e['game1']:.2f}, "
-            f"{e['game2']:.2f}, {e['game3']:.2f}; foreground MAE {e['foreground_mae']:.2f}, "
-            f"MSE (root) {e['foreground_mse']:.2f}"
-        )
-
-    def test_the_table_is_that_of_the_evaluation(self, run_dir, data, tmp_path):
+    def test_all_errors_are_printed_and_written_image_by_image(self, run_dir, data, tmp_path):
         """With the foreground of the sigma and window that the run was trained with."""
-        path = tmp_path / "counts.csv"
-        printed(run_dir, "--csv", path)
+        path, result = tmp_path / "counts.csv", expected(run_dir, data["synthetic", "test"])
+        output, e = printed(run_dir, "--csv", path), result.errors
+        assert output.startswith("4 images, 70 people: MAE ")
+        game = [e[f"game{level}"] for level in range(4)]
+        errors = [e["mae"], e["mse"], e["nae"], *game, e["foreground_mae"], e["foreground_mse"]]
+        found = [float(each) for each in re.findall(r"\d+\.\d+", output)]
+        assert found == pytest.approx(errors, abs=0.0051)
         again = hmode.Evaluation.from_table(list(csv.DictReader(path.open())))
-        assert again.table == expected(run_dir, data["synthetic", "test"]).table
+        assert again.table == result.table
 
     def test_by_density_level(self, run_dir, data):
         rows = expected(run_dir, data["synthetic", "test"]).by_level()
@@ -226,36 +223,48 @@ class TestOutput:
             errors = [float(word) for word in line.split()[2:]]
             assert errors == pytest.approx([row["mae"], row["mse"], row["nae"]], abs=0.0051)
         assert lines[3].split()[2:] == ["-"]
-
-    def test_levels_of_ones_own(self, run_dir, data):
         lines = printed(run_dir, "--levels", "0,7").splitlines()[3:]
         assert [line.split()[:2] for line in lines] == [["0-0", "1"], ["1-7", "2"], ["8+", "1"]]
 
     def test_images_without_annotation_are_counted_apart(self, run_dir, data):
-        blind = dataclasses.replace(crowd(0, name="blind"), annotated=False)
-        data["synthetic", "test"] = [*crowds([5]), blind]
-        people = hmode.evaluate(hmode.load_run(run_dir), [blind]).predicted[0]
+        data["synthetic", "test"] = [*crowds([5]), BLIND]
+        people = hmode.evaluate(hmode.load_run(run_dir), [BLIND]).predicted[0]
         lines = printed(run_dir).splitlines()
         assert lines[0] == f"1 images without annotation, {people:.0f} people predicted"
         assert lines[1].startswith("1 images, 5 people: MAE")
 
-    def test_a_picture(self, run_dir, data, tmp_path):
-        printed(run_dir, "--picture", tmp_path / "new" / "a.JPG")
-        picture = Image.open(tmp_path / "new" / "a.JPG")
-        assert picture.format == "JPEG"
-        assert min(picture.size) > 500
-        assert os.listdir(tmp_path / "new") == ["a.JPG"]
+    def test_1500_counts_for_the_benchmark(self, run_dir, data, tmp_path, monkeypatch):
+        unknown = np.full(1500, np.nan)
+        result = hmode.Evaluation(
+            [str(n) for n in reversed(TEST_IDS)], unknown, unknown, np.arange(1500.0)[:, None]
+        )
+        data["nwpu", "test"] = []
+        monkeypatch.setattr(command, "evaluate", lambda *_, **__: result)
+        path, nwpu = tmp_path / "new" / "counts.txt", ("--dataset", "nwpu", "--split")
+        output = printed(run_dir, *nwpu, "test", "--submission", path)
+        assert output == "1500 images without annotation, 1124250 people predicted\n"
+        assert check_submission(path) == {n: 5109 - n for n in TEST_IDS}
+        assert "nwpu" in one_line(run_dir, "--submission", path)
+        assert "test" in one_line(run_dir, *nwpu, "val", "--submission", path)
+
+    def test_sizes_are_the_usual_ones_unless_others_are_asked_for(self, run_dir, monkeypatch):
+        asked = []
+
+        def open_dataset(name, root, split, **options):
+            asked.append(options)
+            return crowds([3])
+
+        monkeypatch.setattr(command, "open_dataset", open_dataset)
+        for options in ((), ("--max-side", 64), ("--full-size", "--annotations", "points.csv")):
+            printed(run_dir, *options)
+        full = {"max_side": None, "short_side": None, "annotations": "points.csv"}
+        assert asked == [{}, {"max_side": 64}, full]
 
 
 class TestPicture:
     def test_the_worst_images_come_first_with_both_maps(self):
         """Of four images the one without annotation is none of the worst."""
-        from hmode.report import worst_images
-
-        dataset = [
-            *crowds([2, 90, 30], (40, 52)),
-            dataclasses.replace(crowd(0, name="blind"), annotated=False),
-        ]
+        dataset = [*crowds([2, 90, 30], (40, 52)), BLIND]
         result = hmode.evaluate(Ramp(), dataset)
         order = np.argsort(-np.abs(result.predicted - result.true)[:3])
         worst = worst_images(Ramp(), dataset, result)
@@ -264,33 +273,17 @@ class TestPicture:
             assert each.density.sum() == pytest.approx(each.predicted, rel=1e-5)
             assert each.target.sum() == pytest.approx(each.true, rel=1e-5)
             assert each.error == result.predicted[i] - result.true[i]
-            assert each.density.shape == dataset[i].size
-        assert len(worst_images(Ramp(), dataset, result, most=1)) == 1
-
-    def test_it_shows_counts_errors_and_maps(self):
-        from hmode.report import evaluation_picture, worst_images
-
-        dataset = crowds([2, 90, 0], (40, 52))
-        result = hmode.evaluate(Ramp(), dataset)
-        fig = evaluation_picture(result, worst_images(Ramp(), dataset, result, most=2))
-        upper, lower = fig.subfigs
-        counts, errors = upper.axes
-        (identity,) = counts.lines
-        assert np.array_equal(identity.get_xdata(), identity.get_ydata())
+        result = hmode.evaluate(Ramp(), dataset[:3])
+        fig = evaluation_picture(result, worst_images(Ramp(), dataset[:3], result, most=2))
+        counts, errors = fig.subfigs[0].axes
         shown = counts.collections[0].get_offsets()
-        assert np.allclose(shown, np.maximum(1, np.stack([result.true, result.predicted], 1)))
+        pairs = np.stack([result.true, result.predicted], 1)
+        assert np.allclose(shown, np.maximum(1, pairs))
         shown = errors.collections[0].get_offsets()
         assert np.allclose(shown[:, 1], result.predicted - result.true)
-        titles = [ax.get_title() for ax in lower.axes if ax.images]
-        assert len(titles) == 4
-        assert all(re.search(r"people$|predicted .*\([+-]", title) for title in titles)
-
-    def test_without_annotation_there_is_nothing_to_draw(self):
-        from hmode.report import evaluation_picture
-
-        blind = dataclasses.replace(crowd(0), annotated=False)
+        assert sum(bool(ax.images) for ax in fig.subfigs[1].axes) == 4
         with pytest.raises(InputError, match="has an annotation"):
-            evaluation_picture(hmode.evaluate(Ramp(), [blind]))
+            evaluation_picture(hmode.evaluate(Ramp(), [BLIND]))
 
 
 @pytest.fixture
@@ -305,126 +298,55 @@ def folded(tmp_path, data):
 class TestFolds:
     UCF = ("--dataset", "ucf_cc_50")
 
-    def results(self, folded, data):
-        model = hmode.load_run(folded / "fold0")
-        return [hmode.evaluate(model, data["ucf_cc_50", "test", fold]) for fold in range(5)]
-
     def test_all_of_them_and_their_mean(self, folded, data, tmp_path):
-        table = tmp_path / "counts.csv"
-        lines = printed(folded, *self.UCF, "--folds", "all", "--csv", table).splitlines()
-        results = self.results(folded, data)
+        table, picture = tmp_path / "counts.csv", tmp_path / "all.png"
+        more = ("--csv", table, "--by-level", "--picture", picture)
+        lines = printed(folded, *self.UCF, "--folds", "all", *more).splitlines()
+        model = hmode.load_run(folded / "fold0")
+        results = [hmode.evaluate(model, data["ucf_cc_50", "test", fold]) for fold in range(5)]
         for fold, (line, result) in enumerate(zip(lines, results, strict=False)):
             assert line.startswith(f"fold {fold}: 2 images, {11 * fold} people: ")
             assert f"MAE {result.mae:.2f}, MSE (root) {result.mse:.2f}" in line
         mae, mse = (np.mean([getattr(each, name) for each in results]) for name in ("mae", "mse"))
         assert lines[5].startswith(f"mean of 5 folds: MAE {mae:.2f}, MSE (root) {mse:.2f}")
-        assert len(lines) == 6
+        assert lines[7].split()[:2] == ["all", "10"]
+        assert picture.stat().st_size > 0
         rows = list(csv.DictReader(table.open()))
         assert [row["fold"] for row in rows] == list("0011223344")
         assert [float(row["true"]) for row in rows] == [*np.concatenate([r.true for r in results])]
 
-    def test_one_of_them(self, folded, data):
-        for option in ("--fold", "--folds"):
-            output = printed(folded, *self.UCF, option, "3")
-            assert output.startswith("fold 3: 2 images, 33 people: ")
-            assert len(output.splitlines()) == 1
-
-    def test_levels_and_picture_are_of_all_images(self, folded, data, tmp_path):
-        picture = tmp_path / "all.png"
-        options = ("--folds", "all", "--by-level", "--picture", picture)
-        lines = printed(folded, *self.UCF, *options).splitlines()
-        assert lines[7].split()[:2] == ["all", "10"]
-        assert picture.stat().st_size > 0
-
-    def test_a_run_of_one_fold_is_tested_on_that_fold(self, folded):
-        output = printed(folded / "fold4", *self.UCF)
+    def test_one_of_them(self, folded):
+        output = printed(folded, *self.UCF, "--fold", "3")
+        assert output.startswith("fold 3: 2 images, 33 people: ")
+        assert len(output.splitlines()) == 1
+        output = printed(folded / "fold4", *self.UCF)  # of one fold, tested on it
         assert output.startswith("2 images, 44 people: ")
-
-    def test_a_fold_that_the_run_was_trained_on_is_refused(self, folded, data):
-        (folded / "fold2").rename(folded / "elsewhere")
-        (folded / "fold1").rename(folded / "fold2")
-        message = one_line(folded, *self.UCF, "--fold", "2")
-        assert "trained with fold 1 as its test fold" in message
-
-    def test_a_fold_that_is_missing_is_named_before_the_work(self, folded, monkeypatch):
-        (folded / "fold3" / "config.json").unlink()
-        monkeypatch.setattr(command, "evaluate", None)
-        assert "fold3" in one_line(folded, *self.UCF, "--folds", "all")
-
-    def test_a_folded_run_asks_for_the_fold(self, folded):
-        assert "--folds all" in one_line(folded, *self.UCF)
-
-    def test_a_run_of_other_data_takes_any_fold(self, folded):
         save_run(folded / "fold0" / "fold2", train={"name": "sha"})
-        printed(folded / "fold0", *self.UCF, "--fold", "2")
+        printed(folded / "fold0", *self.UCF, "--fold", "2")  # of other data: on any
 
-
-class TestSubmission:
-    NWPU = ("--dataset", "nwpu", "--split", "test")
-
-    def test_1500_counts(self, run_dir, data, tmp_path, monkeypatch):
-        unknown = np.full(1500, np.nan)
-        result = hmode.Evaluation(
-            [str(n) for n in reversed(TEST_IDS)], unknown, unknown, np.arange(1500.0)[:, None]
-        )
-        data["nwpu", "test"] = []
-        monkeypatch.setattr(command, "evaluate", lambda *_, **__: result)
-        path = tmp_path / "new" / "counts.txt"
-        output = printed(run_dir, *self.NWPU, "--submission", path)
-        assert output == "1500 images without annotation, 1124250 people predicted\n"
-        assert check_submission(path) == {n: 5109 - n for n in TEST_IDS}
-
-    def test_other_data_are_refused_before_the_work(self, run_dir, data, tmp_path):
-        path = tmp_path / "counts.txt"
-        assert "nwpu" in one_line(run_dir, "--submission", path)
-        assert "test" in one_line(
-            run_dir, "--dataset", "nwpu", "--split", "val", "--submission", path
-        )
-
-
-class TestSizes:
-    def test_they_are_the_usual_ones_unless_others_are_asked_for(self, run_dir, data, monkeypatch):
-        asked = []
-
-        def open_dataset(name, root, split, **options):
-            asked.append(options)
-            return crowds([3])
-
-        monkeypatch.setattr(command, "open_dataset", open_dataset)
-        printed(run_dir)
-        printed(run_dir, "--max-side", 64)
-        printed(run_dir, "--full-size", "--annotations", "points.csv")
-        assert asked == [
-            {},
-            {"max_side": 64},
-            {"max_side": None, "short_side": None, "annotations": "points.csv"},
-        ]
-
-    def test_both_at_once_are_refused(self, run_dir):
-        assert "--max-side" in one_line(run_dir, "--full-size", "--max-side", 64)
+    def test_folds_that_do_not_fit_are_refused_before_the_work(self, folded, monkeypatch):
+        monkeypatch.setattr(command, "evaluate", None)
+        assert "--folds all" in one_line(folded, *self.UCF)
+        (folded / "fold3" / "config.json").unlink()
+        assert "fold3" in one_line(folded, *self.UCF, "--folds", "all")
+        (folded / "fold1").rename(folded / "fold2" / "fold2")
+        message = one_line(folded / "fold2", *self.UCF, "--fold", "2")
+        assert "trained with fold 1 as its test fold" in message
 
 
 class TestRefusals:
-    def test_levels_that_are_none(self, run_dir, data):
+    def test_options_that_do_not_fit(self, run_dir, data):
         assert "'50,x'" in one_line(run_dir, "--levels", "50,x")
         assert "rising" in one_line(run_dir, "--levels", "50,20")
+        assert "--max-side" in one_line(run_dir, "--full-size", "--max-side", 64)
 
-    def test_a_picture_of_no_known_kind(self, run_dir, data, tmp_path):
-        message = one_line(run_dir, "--picture", tmp_path / "a.pnk")
-        assert "'.pnk'" in message
-        assert "'png'" in message
-
-    @pytest.mark.parametrize("option", ["--csv", "--picture", "--submission"])
-    def test_a_folder_in_the_place_of_a_file(self, run_dir, data, tmp_path, option, monkeypatch):
+    def test_a_folder_in_the_place_of_a_file(self, run_dir, data, tmp_path, monkeypatch):
         monkeypatch.setattr(command, "evaluate", None)
-        folder = tmp_path / "a.png"
-        folder.mkdir()
-        data_set = ("--dataset", "nwpu") if option == "--submission" else ()
-        assert f"{folder}: is a folder" in one_line(run_dir, *data_set, option, folder)
-
-    def test_an_image_that_is_too_small_is_named(self, run_dir, data):
-        data["synthetic", "test"] = [crowd(3, (20, 64), name="thumbnail")]
-        assert "thumbnail" in one_line(run_dir)
+        (tmp_path / "a.png").mkdir()
+        for option in ("--csv", "--picture", "--submission"):
+            data_set = ("--dataset", "nwpu") if option == "--submission" else ()
+            message = one_line(run_dir, *data_set, option, tmp_path / "a.png")
+            assert f"{tmp_path / 'a.png'}: is a folder" in message
 
     def test_weights_that_count_nothing(self, tmp_path, data):
         run = RunFolder(save_run(tmp_path / "run"))
@@ -446,16 +368,5 @@ class TestRefusals:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert result.exit_code == 2
         assert result.output.splitlines()[-1].startswith(f"Error: {path}: cannot be written: ")
-        assert "Traceback" not in result.output
         assert path.read_text() == "image,old"
         assert os.listdir(tmp_path) == ["counts.csv"]
-
-
-def test_counts_alone_are_the_same_counts():
-    network, samples = Ramp(), crowds([3, 0, 7], size=(64, 64))
-    whole = hmode.evaluate(network, samples)
-    alone = hmode.evaluate(network, samples, regions=False)
-    assert alone.game is None
-    assert alone.foreground is None
-    assert (alone.mae, alone.mse) == (whole.mae, whole.mse)
-    assert "game0" not in alone.table[0]
