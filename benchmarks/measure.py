@@ -13,7 +13,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from hmode.memory import kept_memory
+from hmode.fast.memory import kept_memory
 
 
 @dataclass(frozen=True)

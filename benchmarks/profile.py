@@ -13,7 +13,7 @@ from benchmarks.ours import our_step, random_network
 from benchmarks.work import STEADY
 from hmode import evaluate, open_dataset
 from hmode.data import CropSampler, normalise
-from hmode.memory import kept_memory
+from hmode.fast.memory import kept_memory
 from hmode.profiles import load_profile
 
 # What an operation is, by a part of its own name or that of an operation around it.

@@ -11,7 +11,7 @@ from scipy.stats import linregress
 from benchmarks.measure import peak_memory, seconds
 from benchmarks.ours import our_count, our_inference, our_step, random_batch, random_network
 from hmode.density import density_map
-from hmode.memory import kept_memory
+from hmode.fast.memory import kept_memory
 
 REPETITIONS = 3
 

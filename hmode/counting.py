@@ -13,7 +13,7 @@ from torch import Tensor
 from hmode.data.pictures import to_pixels
 from hmode.errors import InputError
 from hmode.evaluation import progress_bar
-from hmode.memory import kept_memory
+from hmode.fast.memory import kept_memory
 from hmode.models import CountingNetwork, Prediction
 from hmode.tiling import LEAST_TILE, can_be_tiled, cut, predict
 

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hmode.data.sample import IMAGE_MEAN, IMAGE_STD
 from hmode.errors import InputError
 from hmode.extras import need
+from hmode.method.image import IMAGE_MEAN, IMAGE_STD
+from hmode.method.network import MIN_SIDE
 from hmode.models import CountingNetwork
-from hmode.models.counter import MIN_SIDE
 from hmode.runs import write_atomically
 
 TOLERANCE = 1e-4  # of the largest density, and of the count

@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from hmode.data import normalise
+from hmode.method.network import MIN_SIDE
 from hmode.models import CountingNetwork, Prediction
-from hmode.models.counter import MIN_SIDE
 
 MARGIN = 128
 LEAST_TILE = (3 * MARGIN) ** 2  # pixels; of smaller ones nearly all is margin
