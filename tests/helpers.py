@@ -1,5 +1,5 @@
-"""Random maps and what is asked of every loss on them; every network, narrow; finished runs made up
-by hand."""
+"""Random maps and what is asked of every loss on them; every network, narrow; stored networks, and
+finished runs made up by hand."""
 
 import json
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from hmode.experiments import EXPERIMENTS
 from hmode.models import build_model
-from hmode.runs import write_csv
+from hmode.runs import RunFolder, write_csv
 
 # Three experts, three groups, the final map.
 OFFICIAL_WEIGHTS = torch.tensor([1.0, 1, 1, 2, 2, 2, 4])
@@ -81,6 +81,16 @@ def narrow(settings=None, *, seed=0, uneven=True):
         if uneven and name.startswith(("inner_gates", "gate2")) and isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
     return network
+
+
+def stored(path, model="HMoDE", state=None):
+    """A run folder with a random network's configuration and weights, as a training leaves it."""
+    torch.manual_seed(0)
+    network = build_model({"model": model, "width": 0.0625})
+    run = RunFolder(path)
+    run.claim({"model": network.config}, resume=True)
+    run.save_weights("best", network.state_dict() if state is None else state)
+    return path
 
 
 IMAGES = 40

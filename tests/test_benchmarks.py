@@ -1,6 +1,7 @@
 """The benchmarks: plain forms equal hmode's, meters read what is known, goals are judged."""
 
 import csv
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -363,6 +364,11 @@ def test_the_page_in_the_docs_has_every_case_with_its_goals():
     for case in CASES:
         (line,) = [line for line in lines if f"(`{case.name}`)" in line]
         assert ", ".join(worded(case.goals)) in line
+
+
+def test_hmode_imports_no_benchmark():
+    sources = (path.read_text() for path in (PROJECT / "hmode").rglob("*.py"))
+    assert not any(re.search(r"^\s*(from|import) benchmarks\b", s, re.MULTILINE) for s in sources)
 
 
 # What is measured on a GPU, at a toy size on the CPU

@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import noise
+from helpers import stored
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -16,8 +17,7 @@ from hmode.cli import main
 from hmode.counting import Count
 from hmode.errors import InputError
 from hmode.ground import Ground, level
-from hmode.models import Prediction, build_model
-from hmode.runs import RunFolder
+from hmode.models import Prediction
 
 # A camera 5 m above the ground that looks level, focal length 100 pixels, centre (100, 20): what
 # lies at (u, z) metres to the side and ahead is seen at (100 + 100 u / z, 20 + 500 / z).
@@ -131,13 +131,8 @@ def test_levels_at_fruins_bounds():
 class TestCommand:
     @pytest.fixture
     def run(self, tmp_path):
-        torch.manual_seed(0)
-        model = build_model({"model": "Baseline", "width": 0.0625})
-        run = RunFolder(tmp_path / "run")
-        run.claim({"model": model.config}, resume=True)
-        run.save_weights("best", model.state_dict())
         Image.fromarray(noise(SIZE)).save(tmp_path / "a.png")
-        return run.path
+        return stored(tmp_path / "run", "Baseline")
 
     def call(self, tmp_path, content, *more):
         (tmp_path / "ground.json").write_text(content)

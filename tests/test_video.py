@@ -8,13 +8,12 @@ import pytest
 import torch
 from click.testing import CliRunner
 from conftest import noise
+from helpers import stored
 from PIL import Image
 
 import hmode
 from hmode.cli import main
 from hmode.errors import InputError, MissingFileError
-from hmode.models import build_model
-from hmode.runs import RunFolder
 from hmode.video import WINDOW, Film, _upright, frames, is_video, running_median
 
 av = pytest.importorskip("av", reason="extra video is not installed")
@@ -35,12 +34,7 @@ def film(path, seconds=4, rate=5, size=(64, 96), codec="mpeg4", noisy=False):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    torch.manual_seed(0)
-    model = build_model({"model": "Baseline", "width": 0.0625})
-    run = RunFolder(tmp_path_factory.mktemp("runs") / "tiny")
-    run.claim({"model": model.config}, resume=True)
-    run.save_weights("best", model.state_dict())
-    return run.path
+    return stored(tmp_path_factory.mktemp("runs") / "tiny", "Baseline")
 
 
 def call(*arguments):

@@ -1,23 +1,21 @@
 """hmode count: the people in one's own pictures."""
 
-import csv
 import glob
 import os
 import re
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 import numpy as np
 
 from hmode.cli.options import DEVICE, printable
-from hmode.cli.video import FILE, VIDEO, count_video, measured
+from hmode.cli.video import FILE, VIDEO, count_video, measured, rows_to
 from hmode.counting import Count, count
 from hmode.data.pictures import MAX_PIXELS, to_pixels
 from hmode.data.source import hidden, natural
 from hmode.doubts import Doubts, doubts
-from hmode.errors import HmodeError, InputError, MissingFileError, OutputError
+from hmode.errors import HmodeError, InputError, MissingFileError
 from hmode.evaluation import load_run, progress_bar, resolve_device
 from hmode.extras import need
 from hmode.ground import Ground
@@ -127,7 +125,7 @@ def count_pictures(
     _prepare_folder(maps, places, ".png", "picture")
     _prepare_folder(arrays, places, ".npy", "array")
     several = len(paths) > 1
-    with progress_bar(len(paths), None if several else False) as bar, _table(table) as add:
+    with progress_bar(len(paths), None if several else False) as bar, rows_to(table) as add:
         for path in paths:
             try:
                 pixels = to_pixels(path, max_pixels=int(1e6 * max_megapixels))
@@ -217,9 +215,9 @@ def _listed(folder: str) -> tuple[list[str], list[str]]:
         entries = sorted(os.scandir(folder), key=lambda entry: natural(entry.name))
     except OSError as error:
         return [], [f"{folder}: cannot be listed: {error.strerror}"]
-    left_out = [entry.name for entry in entries if hidden(entry.name)]
+    left_out = ", ".join(entry.name for entry in entries if hidden(entry.name))
     if left_out:
-        click.echo(f"Note: {folder}: hidden files are left out: {', '.join(left_out)}", err=True)
+        click.echo(f"Note: {folder}: hidden files are left out: {left_out[:200]}", err=True)
     shown = [entry for entry in entries if not hidden(entry.name)]
     files = [entry.path for entry in shown if not entry.is_dir()]
     if not files:
@@ -266,29 +264,6 @@ def _told(path: Path, counted: Count, pixels, known: Doubts, ground: Ground | No
     row |= {f"expert_{k}": value for k, value in enumerate(counted.experts, start=1)}
     row |= zip(("low", "high"), span or ("", ""), strict=True)
     return line, row | (area.row if area else {}) | {"doubts": doubt}
-
-
-@contextmanager
-def _table(path: Path | None):
-    """Gives a function that adds a row to a CSV file, where it is as soon as it is added."""
-    file = None
-
-    def add(row: dict) -> None:
-        nonlocal file
-        try:
-            if file is None:
-                options = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
-                file = open(path, "w", buffering=1, **options)  # noqa: SIM115
-                csv.writer(file, lineterminator="\n").writerow(row)
-            csv.writer(file, lineterminator="\n").writerow(row.values())
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
-
-    try:
-        yield add if path else lambda row: None
-    finally:
-        if file is not None:
-            file.close()
 
 
 def _save_array(path: Path, counted: Count) -> None:

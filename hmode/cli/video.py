@@ -1,16 +1,18 @@
 """hmode count, of a video, a camera or a stream."""
 
+import csv
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
 
 from hmode.cli.options import options
 from hmode.counting import Count, count
-from hmode.errors import InputError
+from hmode.errors import InputError, OutputError
 from hmode.extras import need
 from hmode.ground import Area, Ground
 from hmode.outputs import maker, prepare
-from hmode.runs import write_atomically, write_csv
+from hmode.runs import write_atomically
 from hmode.video import Film, frames, running_median
 
 FILE = click.Path(path_type=Path)
@@ -65,27 +67,53 @@ def count_video(source, model, table, max_memory, ground, every, most, film, plo
         click.echo(f"Error: {line}", err=True)
 
     written = Film(film, every) if film else None
-    try:
-        for frame in frames(source, every, broken):
-            counted = count(frame.pixels, model, max_memory=max_memory, name=source)
-            counts = [*(row["count"] for row in rows), counted.count]
-            area = measured(ground, counted, source)
-            row = {"time": frame.time, "count": counted.count, "median": running_median(counts)}
-            rows.append(row | (area.row if area else {}))
-            line = "{time:9.2f} s {count:9.1f} people, median {median:.1f}".format(**row)
-            click.echo(f"{line}; {area}" if area else line)
-            if written:
-                figure = draw(frame.pixels, counted)
-                figure.axes[0].set_title(f"{frame.time:.1f} s: {counted.count:.1f} people")
-                written.add(figure)
-            if len(rows) == most:
-                break
-    except KeyboardInterrupt:
-        click.echo("stopped", err=True)
+    with rows_to(table) as add:
+        try:
+            for frame in frames(source, every, broken):
+                counted = count(frame.pixels, model, max_memory=max_memory, name=source)
+                counts = [*(row["count"] for row in rows), counted.count]
+                area = measured(ground, counted, source)
+                row = {"time": frame.time, "count": counted.count, "median": running_median(counts)}
+                rows.append(row | (area.row if area else {}))
+                add(rows[-1])
+                line = "{time:9.2f} s {count:9.1f} people, median {median:.1f}".format(**row)
+                click.echo(f"{line}; {area}" if area else line)
+                if written:
+                    figure = draw(frame.pixels, counted)
+                    figure.axes[0].set_title(f"{frame.time:.1f} s: {counted.count:.1f} people")
+                    written.add(figure)
+                if len(rows) == most:
+                    break
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
     if written:
         written.close()
-    _finish(source, rows, len(damaged), table, plot)
+    _sum_up(source, rows, len(damaged), plot)
     return len(damaged)
+
+
+@contextmanager
+def rows_to(path: Path | None):
+    """Gives a function that adds a row to a CSV file, where it is as soon as it is added."""
+    file = None
+
+    def add(row: dict) -> None:
+        nonlocal file
+        try:
+            if file is None:
+                options = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+                file = open(path, "w", buffering=1, **options)  # noqa: SIM115
+                csv.writer(file, lineterminator="\n").writerow(row)
+            csv.writer(file, lineterminator="\n").writerow(row.values())
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+
+    try:
+        yield add if path else lambda row: None
+    finally:
+        if file is not None:
+            with suppress(OSError):  # of a row that was said to be lost
+                file.close()
 
 
 def measured(ground: Ground | None, counted: Count, name: str) -> Area | None:
@@ -96,7 +124,7 @@ def measured(ground: Ground | None, counted: Count, name: str) -> Area | None:
         raise InputError(f"{name}: {error}") from None
 
 
-def _finish(source: str, rows: list[dict], damaged: int, table, plot) -> None:
+def _sum_up(source: str, rows: list[dict], damaged: int, plot) -> None:
     if not rows:
         raise InputError(f"{source}: not one frame could be read")
     counts = sorted(row["count"] for row in rows)
@@ -104,8 +132,6 @@ def _finish(source: str, rows: list[dict], damaged: int, table, plot) -> None:
         f"{source}: {len(rows)} frames counted, {damaged} damaged; "
         f"{counts[0]:.1f} to {counts[-1]:.1f} people, median {counts[len(counts) // 2]:.1f}"
     )
-    if table:
-        write_csv(table, rows)
     if plot:
         about = {"format": plot.suffix[1:].lower() or "png", "metadata": maker(plot)}
         write_atomically(plot, lambda partial: _plotted(rows).savefig(partial, **about))
