@@ -185,6 +185,8 @@ def _execute(notebook, path, executed: Path, figures: Path, values: dict, fold) 
         what = f", cell {error.cell_index}: {error.ename}: {error.evalue}"
     except RuntimeError:  # DeadKernelError, or it never came up
         what = ": its kernel died, as for want of memory"
+    except Exception as error:  # whatever it is, the other notebooks are run
+        what = f": {type(error).__name__}: {error}"
     else:
         cells = enumerate(done.cells)
         status = {i: c.metadata.papermill["status"] for i, c in cells if c.cell_type == "code"}

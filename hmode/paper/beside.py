@@ -17,7 +17,7 @@ import pandas as pd
 from hmode.errors import InputError
 from hmode.experiments import canonical
 from hmode.paper import published
-from hmode.results.table import complete, load
+from hmode.results.tables import complete, load
 
 TITLES = {
     "table1": "Table I: comparison with other methods",
