@@ -8,7 +8,6 @@ Every row of ours has, for every data set of the table, either numbers or the wo
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,52 +81,23 @@ class PrintedTable:
     columns: list[tuple[str, str]]
     rows: list[tuple[str, list[Cell]]]
 
-    def frame(self) -> pd.DataFrame:
-        """The cells as text."""
-        texts = [["\n".join(_lines(cell, "{}")) for cell in cells] for _, cells in self.rows]
+    def frame(self, best: str = "{}", line: str = "\n") -> pd.DataFrame:
+        """The cells as text, the best parts put into `best`, lines ended by `line`."""
+        texts = [[_text(cell, best, line) for cell in cells] for _, cells in self.rows]
         index = pd.Index([name for name, _ in self.rows], name="method")
         return pd.DataFrame(texts, index, pd.MultiIndex.from_tuples(self.columns))
 
     def __repr__(self) -> str:
-        rows = []
-        for name, cells in self.rows:
-            lines = [_lines(cell, "{}*") for cell in cells]
-            for i in range(max(map(len, lines))):
-                rows.append([name if i == 0 else ""] + [x[i] if i < len(x) else "" for x in lines])
-        heads = [
-            ["", *(dataset for dataset, _ in self.columns)],
-            ["", *(h for _, h in self.columns)],
-        ]
-        heads[0] = [x if x != heads[0][i - 1] else "" for i, x in enumerate(heads[0])]
-        widths = [max(map(len, column)) for column in zip(*heads, *rows, strict=True)]
-        text = ["  ".join(x.ljust(w) for x, w in zip(r, widths, strict=True)) for r in heads + rows]
-        return "\n".join([self.title, *(line.rstrip() for line in text), self.note])
+        return f"{self.title}\n{self.frame('{}*', ' | ').to_string()}\n{self.note}"
 
     def _repr_html_(self) -> str:
-        sets: list[list] = []
-        for dataset, _ in self.columns:
-            if sets and sets[-1][0] == dataset:
-                sets[-1][1] += 1
-            else:
-                sets.append([dataset, 1])
-        top = "".join(f'<th colspan="{n}" style="text-align:center">{d}</th>' for d, n in sets)
-        second = "".join(f"<th>{escape(heading)}</th>" for _, heading in self.columns)
-        lines = [
-            f'<tr><th style="text-align:left">{escape(name)}</th>'
-            + "".join(f"<td>{'<br>'.join(_lines(cell, '<b>{}</b>'))}</td>" for cell in cells)
-            + "</tr>"
-            for name, cells in self.rows
-        ]
-        return (
-            f"<p><b>{escape(self.title)}</b></p><table><thead><tr><th></th>{top}</tr>"
-            f"<tr><th></th>{second}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-            f"<p>{escape(self.note)}</p>"
-        )
+        with pd.option_context("display.max_colwidth", None):
+            cells = self.frame("<b>{}</b>", "<br>").to_html(escape=False)
+        return f"<p><b>{self.title}</b></p>{cells}<p>{self.note}</p>"
 
 
-def _lines(cell: Cell, best: str) -> list[str]:
-    """A cell's lines as text, with the best parts put into `best`."""
-    return ["".join(best.format(p.text) if p.best else p.text for p in line) for line in cell]
+def _text(cell: Cell, best: str, line: str) -> str:
+    return line.join("".join(best.format(p.text) if p.best else p.text for p in x) for x in cell)
 
 
 def as_printed(name: str, *, figures: str | Path = "figures", also: Iterable = ()) -> PrintedTable:
