@@ -308,8 +308,8 @@ class TestOneFigure:
             f"y = 2\n{log('y')}",
             "def drawn():\n    return str(rows + [late])",
             "late = 3",
-            f'lab.save(drawn(), "01-first")\n{log("first")}',
-            f'lab.save(str(y), "01-second")\n{log("second")}',
+            f'fig = drawn()\nlab.save(fig, "01-first")\n{log("first")}',
+            f'fig = str(y)\nlab.save(fig, "01-second")\n{log("second")}',
             promises=["01-first", "01-second"],
         )
         (report,) = series(figure="01-first")
@@ -321,7 +321,7 @@ class TestOneFigure:
         assert logged(series) == ["x", "first", "y", "second"]
 
     def test_an_unknown_one_names_those_near_it(self, series):
-        write_notebook(series.folder, "06-x", 'lab.save(fig, "06-weights")', "as_printed('table4')")
+        write_notebook(series.folder, "06-x", 'lab.save(fig, "06-weights")')
         write_notebook(series.folder, "07-x", 'as_printed("table4")')
         with pytest.raises(InputError, match=r"named '06-weight'; near it: 06-weights"):
             series(figure="06-weight")
