@@ -4,18 +4,20 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 import papermill
-from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from hmode.errors import HmodeError, InputError, MissingFileError
+from hmode.catalogue import Shown, cells_for, find, numbered, shown
+from hmode.errors import HmodeError, InputError
 from hmode.lab import project_folder
 from hmode.paper import published
 from hmode.runs import read_csv, write_atomically
+from hmode.watch import Watch
 
 # What papermill and the runner leave in a notebook's metadata, which a committed one does not have.
 TRACES = ("papermill", "execution", "widgets")
@@ -47,9 +49,11 @@ def reproduce(
     notebooks: str | Path | None = None,
     parameters: dict | None = None,
     only: list[str] | None = None,
+    figure: str | None = None,
     fresh: bool = False,
     in_place: bool = False,
     say: Callable[[str], None] = print,
+    show: Callable[[str], None] | None = None,
 ) -> list[Report]:
     """Run the numbered notebooks in order; figures, tables and executed copies go to
     `<output>/figures/<profile>/<dataset>/`, trained runs to `<output>/runs/`.
@@ -61,19 +65,24 @@ def reproduce(
         notebooks: folder of the numbered notebooks; None: the project's.
         parameters: more notebook parameters, by name.
         only: run the notebooks whose names start with one of these ("03").
+        figure: make this figure or table only ("06-weights", "table4"): of its notebook, the cells
+            that it needs.
         fresh: forget this profile's, data set's and seed's trained runs first.
         in_place: afterwards store the outputs in the notebooks themselves, if none failed.
-        say: is told the progress, a line at a time.
+        say: is told what was done, a line at a time.
+        show: is told every second what is being done.
 
     Raises:
-        InputError: a notebook does not know one of the parameters; nothing has run then.
+        InputError: a notebook does not know one of the parameters, or there is no such figure;
+            nothing has run then.
         NotebookError: in some notebooks a cell failed or was not run, or a promised figure is
             missing: names them all. The others were run nevertheless, and what was trained is kept
             and reused by the next call.
     """
     folder = Path(notebooks) if notebooks else project_folder() / "notebooks"
     output = Path(output or project_folder()).resolve()
-    paths = _numbered(folder, only)
+    made = find(figure, shown(folder)) if figure else None  # else all
+    paths = [made.notebook] if made else _chosen(numbered(folder), only)
     values = {
         "profile": profile,
         "dataset": dataset,
@@ -85,16 +94,24 @@ def reproduce(
     }
     for path in paths:
         _require_known(path, values)
+    runs = output / "runs" / profile / dataset
     if fresh:
-        for old in (output / "runs" / profile / dataset).glob(f"*-seed{seed}"):
+        for old in runs.glob(f"*-seed{seed}"):
             shutil.rmtree(old)
     figures = output / "figures" / profile / dataset
     (figures / "notebooks").mkdir(parents=True, exist_ok=True)
+    watch = Watch(paths, figures / "notebooks", output / "runs", show)
     reports, failures = [], []
     for number, path in enumerate(paths, start=1):
         say(f"[{number}/{len(paths)}] {path.stem} …")
+        name = f"{path.stem}.{made.name}" if made else path.stem
+        executed = figures / "notebooks" / f"{name}.ipynb"
+        notebook = nbformat.read(path, as_version=4)
+        if made:
+            _cut(notebook, cells_for(notebook, made.cell), made.name)
         try:
-            report = _execute(path, figures, values, fold)
+            with watch.of(path, executed):
+                report = _execute(notebook, path, executed, figures, values, fold)
         except NotebookError as error:
             failures.append(error)
             say(f"[{number}/{len(paths)}] {path.stem}: FAILED, {error}")
@@ -108,29 +125,24 @@ def reproduce(
         raise NotebookError(
             f"{len(failures)} of {len(paths)} notebooks failed: " + "; ".join(map(str, failures))
         )
-    if in_place:
+    if in_place and not made:
         for path, report in zip(paths, reports, strict=True):
             publish(report.executed, path)
     return reports
 
 
-def _numbered(folder: Path, only: list[str] | None) -> list[Path]:
-    if not folder.is_dir():
-        raise MissingFileError(
-            f"{folder}: no such folder of notebooks; call from a clone of the "
-            "project, or give --notebooks"
+def figures(folder: str | Path | None = None) -> list[Shown]:
+    """Every figure and table of the series; see `hmode.catalogue.shown`."""
+    return shown(folder or project_folder() / "notebooks")
+
+
+def _chosen(paths: list[Path], only: list[str] | None) -> list[Path]:
+    unknown = [start for start in only or [] if not any(p.name.startswith(start) for p in paths)]
+    if unknown:
+        raise InputError(
+            f"no notebook starts with {unknown[0]!r}; there are {[path.stem for path in paths]}"
         )
-    paths = sorted(folder.glob("[0-9][0-9]-*.ipynb"))
-    if only:
-        unknown = [start for start in only if not any(p.name.startswith(start) for p in paths)]
-        if unknown:
-            raise InputError(
-                f"no notebook starts with {unknown[0]!r}; there are {[path.stem for path in paths]}"
-            )
-        paths = [path for path in paths if path.name.startswith(tuple(only))]
-    if not paths:
-        raise MissingFileError(f"{folder}: no numbered notebooks")
-    return paths
+    return [path for path in paths if path.name.startswith(tuple(only))] if only else paths
 
 
 def _require_known(path: Path, values: dict) -> None:
@@ -140,52 +152,64 @@ def _require_known(path: Path, values: dict) -> None:
         raise InputError(f"{path.name}: no parameter {unknown[0]!r}; it has {sorted(known)}")
 
 
-def _execute(path: Path, figures: Path, values: dict, fold: int | None) -> Report:
-    """Run one notebook and hold it to its promises."""
+def _cut(notebook, cells: list[int], name: str) -> None:
+    """Leave some cells of a notebook only, and of its promises those of one figure."""
+    notebook.cells = [notebook.cells[index] for index in cells]
+    promises = notebook.metadata.get("hmode", {}).get("figures", [])
+    kept = [each for each in promises if Path(each).stem == name]
+    notebook.metadata["hmode"] = {"figures": kept}
+
+
+def _execute(notebook, path, executed: Path, figures: Path, values: dict, fold) -> Report:
+    """Run a notebook, or what is left of it, and hold it to its promises."""
     started = time.time()
-    executed = figures / "notebooks" / path.name
     environment = {
         "HMODE_STATIC": "1",
         "HMODE_PROFILE": values["profile"],
         "HMODE_OUTPUT": values["output"],
     }
     environment |= {} if fold is None else {"HMODE_FOLD": str(fold)}
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)  # the kernel's, and ours while it runs
     try:
-        papermill.execute_notebook(
-            str(path),
-            str(executed),
-            parameters=values,
-            kernel_name="python3",
-            cwd=str(path.parent),
-            progress_bar=False,
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # not that it uses TCP, on loopback
-        )
-    except DeadKernelError:
-        raise NotebookError(
-            f"{path.name}: its kernel died, as for want of memory (executed copy: {executed})"
-        ) from None
+        with _environment(environment):
+            done = papermill.execute_notebook(
+                notebook,
+                str(executed),
+                parameters=values,
+                kernel_name="python3",
+                cwd=str(path.parent),
+                progress_bar=False,
+                # Not a word that it uses TCP, on loopback.
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],
+            )
     except PapermillExecutionError as error:
-        raise NotebookError(
-            f"{path.name}, cell {error.cell_index}: {error.ename}: {error.evalue} "
-            f"(executed copy: {executed})"
-        ) from None
+        what = f", cell {error.cell_index}: {error.ename}: {error.evalue}"
+    except RuntimeError:  # DeadKernelError, or it never came up
+        what = ": its kernel died, as for want of memory"
+    except Exception as error:  # whatever it is, the other notebooks are run
+        what = f": {type(error).__name__}: {error}"
+    else:
+        cells = enumerate(done.cells)
+        status = {i: c.metadata.papermill["status"] for i, c in cells if c.cell_type == "code"}
+        left = [i for i, each in status.items() if each != "completed"]
+        if not left:
+            made = _promised(done, path.name, figures, started)
+            return Report(path.stem, time.time() - started, executed, made)
+        what = f", cell {left[0]}: {status[left[0]]}, not completed"
+    raise NotebookError(f"{path.name}{what} (executed copy: {executed})")
+
+
+@contextmanager
+def _environment(values: dict[str, str]):
+    """Set some variables, the kernel's and ours, inside."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
     finally:
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
-    notebook = nbformat.read(executed, as_version=4)
-    for index, cell in enumerate(notebook.cells):
-        status = cell.metadata.get("papermill", {}).get("status")
-        if cell.cell_type == "code" and status != "completed":
-            raise NotebookError(
-                f"{path.name}, cell {index}: {status}, not completed (executed copy: {executed})"
-            )
-    return Report(
-        path.stem, time.time() - started, executed, _promised(notebook, path.name, figures, started)
-    )
 
 
 def _promised(notebook, name: str, figures: Path, started: float) -> list[Path]:

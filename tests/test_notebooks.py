@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import nbformat
+import pandas as pd
 import pytest
 from nbconvert.preprocessors import TagRemovePreprocessor
 
@@ -133,3 +134,112 @@ class TestCommittedForm:
         text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
         for target in re.findall(r"\]\(([^)#\s]+\.ipynb)\)", text):
             assert (FOLDER / target).is_file(), target
+
+
+AUDITED = [path for path in PATHS if "05" <= path.name[:2] <= "09"]
+EXERCISE = {"exercise", "answer", "solution", "check"}
+
+
+@pytest.mark.parametrize("path", AUDITED, ids=lambda path: path.stem)
+class TestReadable:
+    def test_cells_fit_on_a_screen(self, path):
+        for cell in code(read(path)):
+            if not tags(cell) & EXERCISE:
+                lines = cell.source.split("\n")
+                assert len(lines) <= 30, cell.source[:80]
+                assert max(map(len, lines)) <= 100, max(lines, key=len)
+
+    def test_drawing_is_folded(self, path):
+        for cell in code(read(path)):
+            if "lab.save(fig" in cell.source:
+                assert "hide-input" in tags(cell), cell.source[:80]
+            assert ("hide-input" in tags(cell)) == bool(
+                cell.metadata.get("jupyter", {}).get("source_hidden")
+            )
+
+    def test_says_what_came_out_instead_of_pointing_at_it(self, path):
+        text = "\n".join(cell.source for cell in read(path).cells)
+        assert not re.search(r"printed above|line above|see above for", text)
+
+    def test_what_one_must_know_and_how_long_it_takes(self, path):
+        opening = read(path).cells[0].source
+        for words in ("**You will learn**", "**You need:**", "**Time:**", "glossary.md"):
+            assert words in opening
+        assert ("part of the audit" in opening) == (path.name[:2] != "06")
+
+
+def best_of(name, key):
+    """The row of a stored table with the least value."""
+    rows = stored_rows(name)
+    return min(rows, key=lambda row: row[key])
+
+
+def stored_rows(name):
+    path = project_folder() / "figures" / "quick" / "synthetic" / f"{name}.csv"
+    if not path.is_file():
+        pytest.skip(f"{name}.csv is not stored")
+    return pd.read_csv(path).to_dict("records")
+
+
+# Of a sentence: its notebook, how it begins, and what its table says must stand in it.
+SENTENCES = [
+    (
+        "05-ablations",
+        "Over .* test images this network errs least",
+        lambda: (
+            [f"{row['mae']:.1f}" for row in stored_rows("05-gates")]
+            + [f"least with *{best_of('05-gates', 'mae')['gates']}* weights"]
+        ),
+    ),
+    (
+        "06-experts",
+        "Where people are, the finest expert E1",
+        lambda: (
+            [f"{row['E1']:.2f}" for row in stored_rows("06-use")[:1]]
+            + [f"{max(row['E1'] for row in stored_rows('06-use')[1:]):.2f}"]
+        ),
+    ),
+    (
+        "06-experts",
+        "Of the causes tried on part A",
+        lambda: [
+            f"{row['gate 1, bit']:.2f}"
+            for row in stored_rows("06-causes")
+            if row["experiment"] in ("gates/means", "hmode")
+        ],
+    ),
+    (
+        "06-experts",
+        "The smallest mean weight in a pair is",
+        lambda: [
+            "{member}'s in {gate}, {mean:.2f}".format(
+                **min(
+                    (r for r in stored_rows("06-weights") if r["gate"] != "gate 2"),
+                    key=lambda r: r["mean"],
+                )
+            )
+        ],
+    ),
+    (
+        "06-experts",
+        "Told the truth, the best mixture",
+        lambda: [
+            f"{row['share']:.0%}"
+            for row in stored_rows("06-oracle")
+            if (row["network"], row["map"]) == ("HMoDE+REL", "best mixture of experts")
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "begins", "expected"), SENTENCES, ids=lambda x: str(x)[:30])
+def test_what_came_out_is_what_the_table_says(name, begins, expected):
+    """On the outputs that are committed with the notebooks."""
+    cells = code(read(FOLDER / f"{name}.ipynb"))
+    outputs = [output for cell in cells for output in cell.outputs]
+    said = [output.get("data", {}).get("text/markdown", "") for output in outputs]
+    if not outputs:
+        pytest.skip("the notebook is committed without outputs")
+    (sentence,) = [text for text in said if re.match(rf"\*\*{begins}", text)]
+    for words in expected():
+        assert words in sentence

@@ -1,6 +1,8 @@
 """The runner of numbered notebooks: order, promises, failures, and what it leaves behind."""
 
 import os
+import re
+import time
 
 import nbformat
 import pytest
@@ -9,6 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from hmode.errors import HmodeError, InputError, MissingFileError
 from hmode.notebooks import NotebookError, publish, reproduce, summary
 from hmode.runs import write_csv
+from hmode.watch import training
 
 PARAMETERS = """\
 profile = "quick"
@@ -291,3 +294,61 @@ class TestSummary:
     def test_without_results_it_says_where_the_figures_are(self, tmp_path):
         folder = str(tmp_path / "figures" / "quick" / "sha")
         assert summary("quick", "sha", tmp_path) == f"Figures: {folder}"
+
+
+class TestOneFigure:
+    def test_runs_the_cells_it_needs_and_no_others(self, series):
+        write_notebook(
+            series.folder,
+            "01-x",
+            "class Lab:\n    def save(self, figure, name): (figures / name).write_text(figure)",
+            "lab, rows = Lab(), []",
+            f"x = 1\n{log('x')}",
+            "rows.append(x)",
+            f"y = 2\n{log('y')}",
+            "def drawn():\n    return str(rows + [late])",
+            "late = 3",
+            f'fig = drawn()\nlab.save(fig, "01-first")\n{log("first")}',
+            f'fig = str(y)\nlab.save(fig, "01-second")\n{log("second")}',
+            promises=["01-first", "01-second"],
+        )
+        (report,) = series(figure="01-first")
+        assert logged(series) == ["x", "first"]
+        assert report.figures == [series.figures / "01-first"]
+        assert report.figures[0].read_text() == "[1, 3]"
+        assert report.executed.name == "01-x.01-first.ipynb"
+        series(figure="01-second")
+        assert logged(series) == ["x", "first", "y", "second"]
+
+    def test_an_unknown_one_names_those_near_it(self, series):
+        write_notebook(series.folder, "06-x", 'lab.save(fig, "06-weights")')
+        write_notebook(series.folder, "07-x", 'as_printed("table4")')
+        with pytest.raises(InputError, match=r"named '06-weight'; near it: 06-weights"):
+            series(figure="06-weight")
+        with pytest.raises(InputError, match=r"named 'table5'; near it: table4"):
+            series(figure="table5")
+        with pytest.raises(InputError, match=r"named 'zzz'; hmode figures lists them"):
+            series(figure="zzz")
+
+
+class TestWatching:
+    def test_the_notebook_and_the_cell_and_the_time_left_are_told(self, series, tmp_path):
+        write_notebook(series.folder, "01-x", "import time; time.sleep(2.5)")
+        write_notebook(series.folder, "02-x", "pass")
+        shown = []
+        series(show=shown.append)
+        assert any(
+            re.fullmatch(r"\[1/2\] 01-x: cell 4 of 4, \d+ s, about \d+ s left", line)
+            for line in shown
+        ), shown
+
+    def test_the_epoch_of_the_training_that_goes_on(self, tmp_path):
+        run = tmp_path / "quick" / "synthetic" / "hmode-seed0"
+        run.mkdir(parents=True)
+        assert training(tmp_path, 0.0) == ""
+        (run / "config.json").write_text('{"schedule": {"epochs": 3}}')
+        write_csv(run / "history.csv", [{"epoch": 1}, {"epoch": 2}])
+        assert training(tmp_path, 0.0) == ", hmode-seed0: 2 of 3 epochs"
+        assert training(tmp_path, time.time() + 60) == ""  # another time's
+        write_csv(run / "history.csv", [{"epoch": e} for e in (1, 2, 3)])
+        assert training(tmp_path, 0.0) == ""

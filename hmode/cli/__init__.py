@@ -17,7 +17,7 @@ from hmode.cli.export import export_network
 from hmode.cli.finetune import finetune_on
 from hmode.cli.models import models
 from hmode.cli.options import printable
-from hmode.cli.reproduce import reproduce
+from hmode.cli.reproduce import figures, reproduce
 from hmode.cli.sweep import sweep
 from hmode.cli.tables import tables
 from hmode.cli.train import experiments, train
@@ -81,6 +81,6 @@ def main():
 
 
 COMMANDS = [reproduce, experiments, train, finetune_on, sweep, evaluate_run, count_pictures]
-COMMANDS += [export_network, demo, models, tables, data]
+COMMANDS += [export_network, demo, models, tables, figures, data]
 for command in COMMANDS:
     main.add_command(command)
