@@ -148,7 +148,7 @@ class Lab:
         """
         self.figures.mkdir(parents=True, exist_ok=True)
         path = self.figures / f"{name}.png"
-        figure.savefig(path, dpi=100, bbox_inches="tight", metadata={"Software": None})
+        figure.savefig(path, dpi=200, bbox_inches="tight", metadata={"Software": None})
 
     def save_table(self, name: str, rows: list[dict]) -> None:
         """Write rows with the same keys as `<name>.csv` among the figures."""

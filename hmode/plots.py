@@ -1,38 +1,69 @@
 """Pictures: each function draws on axes it is given, or makes a figure and returns it.
 
 Density is drawn in "magma", gates and attention in "viridis", signed errors in "RdBu_r" around
-zero, and categories in seaborn's "colorblind" palette.
+zero. Each thing has one colour in all figures (`COLOURS`); what is none of them takes seaborn's
+"colorblind" palette in turn.
 """
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+import torch
+import torch.nn.functional as F
 from IPython import get_ipython
 from IPython.core.pylabtools import print_figure
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image
 
+from hmode.counting import Count
 from hmode.data import CrowdImage
+from hmode.density import density_map
 from hmode.method.mixture import Level
 from hmode.metrics import Evaluation
 from hmode.models import HMoDE
 
 PALETTE = sns.color_palette("colorblind")
 
+# What a colour means, in every figure. Experts are told apart under all common colour blindness,
+# and so are the networks; `groups` share one.
+COLOURS = {
+    "E1": "#0173b2",
+    "E2": "#029e73",
+    "E3": "#de8f05",
+    "E4": "#ca9161",
+    "E5": "#fbafe4",
+    "groups": "#cc78bc",
+    "final": "#d55e00",
+    "truth": "#222222",
+    "head": "#ece133",
+    "mean": "#949494",
+    "Baseline": "#6f6f6f",
+    "HMoDE": "#882255",
+    "HMoDE+REL": "#56b4e9",
+}
+SHOWN_DPI, SHOWN_PIXELS = 120, 860  # of a figure in a notebook: sharp, and yet small in the file
+JPEG_SHARE = 0.75  # of these pixels where there are photographs
+
+
+def colours(names: Iterable[str]) -> list:
+    """A colour for each name: that of `COLOURS`, or the palette's by its place."""
+    return [COLOURS.get(name, PALETTE[i % len(PALETTE)]) for i, name in enumerate(names)]
+
 
 def use_style() -> None:
-    """The look of all figures: seaborn's "ticks" theme, readable text.
+    """The look of all figures: seaborn's "ticks" theme, text of at least 9 pt.
 
-    Inside a notebook figures with images are kept as JPEG, others as PNG of 256 colours: as PNG
-    photographs would make it huge, and as JPEG drawings take twice the room and blur.
+    Inside a notebook figures are kept as PNG of 128 colours, or, where they hold photographs and
+    it is smaller, as JPEG.
     """
     sns.set_theme(
         context="notebook",
@@ -41,35 +72,44 @@ def use_style() -> None:
         rc={
             "figure.dpi": 75,
             "figure.constrained_layout.use": True,
-            "axes.titlesize": 11,
+            "axes.titlesize": 10,
+            "figure.titlesize": 11,
             "axes.labelsize": 10,
             "xtick.labelsize": 9,
             "ytick.labelsize": 9,
             "legend.fontsize": 9,
+            "legend.frameon": False,
             "image.interpolation": "nearest",
+            "svg.fonttype": "none",
         },
     )
     shell = get_ipython()
     if shell is not None:
-        set_matplotlib_formats(
-            "jpeg", pil_kwargs={"quality": 75, "optimize": True, "progressive": True}
-        )
+        set_matplotlib_formats("png")
         formats = shell.display_formatter.formatters
-        as_jpeg = formats["image/jpeg"].lookup_by_type(Figure)
-        formats["image/jpeg"].for_type(Figure, lambda fig: as_jpeg(fig) if _images(fig) else None)
-        formats["image/png"].for_type(Figure, lambda fig: None if _images(fig) else _as_png(fig))
+        formats["image/png"].for_type(Figure, _as_png)
+        formats["image/jpeg"].for_type(Figure, lambda fig: fig.__dict__.pop("_jpeg", None))
 
 
-def _images(figure: Figure) -> bool:
-    return any(ax.images for ax in figure.axes)
+def _as_png(figure: Figure) -> str | None:
+    """A figure in base64; None where a JPEG is smaller, which is left with the figure."""
+    dpi = min(SHOWN_DPI, SHOWN_PIXELS / figure.get_figwidth())
+    shown = Image.open(BytesIO(print_figure(figure, fmt="png", dpi=dpi))).convert("RGB")
+    png = _encoded(shown.quantize(128, dither=Image.Dither.NONE), "png")
+    if any(ax.images for ax in figure.axes):
+        size = [round(JPEG_SHARE * side) for side in shown.size]
+        smaller = shown.resize(size, Image.Resampling.LANCZOS)
+        jpeg = _encoded(smaller, "jpeg", quality=70, progressive=True)
+        if len(jpeg) < len(png):
+            figure._jpeg = jpeg
+            return None
+    return png
 
 
-def _as_png(figure: Figure) -> str:
-    """A figure as PNG of 256 colours, in base64."""
-    png = Image.open(BytesIO(print_figure(figure, fmt="png"))).convert("RGB").quantize(256)
-    small = BytesIO()
-    png.save(small, "png", optimize=True)
-    return b64encode(small.getvalue()).decode("ascii")
+def _encoded(picture: Image.Image, kind: str, **options) -> str:
+    file = BytesIO()
+    picture.save(file, kind, optimize=True, **options)
+    return b64encode(file.getvalue()).decode("ascii")
 
 
 def show_image(ax: Axes, sample: CrowdImage, *, points: bool = False, title: str | None = None):
@@ -80,8 +120,8 @@ def show_image(ax: Axes, sample: CrowdImage, *, points: bool = False, title: str
         ax.scatter(
             *sample.points.T.numpy(),
             s=9,
-            color=PALETTE[1],
-            edgecolor="white",
+            color=COLOURS["head"],
+            edgecolor="black",
             linewidth=0.4,
             label="head",
         )
@@ -112,18 +152,19 @@ def show_weights(ax: Axes, values, *, title: str):
     """A map of weights `[h, w]` on a scale of its own, whose ends stand below it."""
     low, high = float(values.min()), float(values.max())
     shown = show_map(ax, values, title=title, cmap="viridis", vmin=low, vmax=high, label=None)
-    ax.set_xlabel(f"{low:.2f} (dark) to {high:.2f}", fontsize=9)
+    digits = 2 if high - low > 0.02 else 4
+    ax.set_xlabel(f"{low:.{digits}f} (dark) to {high:.{digits}f}", fontsize=9)
     return shown
 
 
 def show_categories(ax: Axes, categories, names: Sequence[str], *, title: str):
-    """A map of whole numbers 0 … len(names)-1 in colour-blind-safe colours, with a legend;
-    negative cells stay white."""
-    colours = PALETTE[: len(names)]
+    """A map of whole numbers 0 … len(names)-1, each in the colour of its name ("E1 (1/4)": that of
+    E1), with a legend; negative cells stay white."""
+    palette = colours(name.split(" ")[0] for name in names)
     shown = np.ma.masked_less(np.asarray(categories), 0)
-    ax.imshow(shown, cmap=ListedColormap(colours), vmin=-0.5, vmax=len(names) - 0.5)
+    ax.imshow(shown, cmap=ListedColormap(palette), vmin=-0.5, vmax=len(names) - 0.5)
     ax.legend(
-        handles=[Patch(color=c, label=n) for c, n in zip(colours, names, strict=True)],
+        handles=[Patch(color=c, label=n) for c, n in zip(palette, names, strict=True)],
         loc="upper center",
         bbox_to_anchor=(0.5, -0.02),
         ncols=len(names),
@@ -145,20 +186,33 @@ def sheet(samples: Sequence[CrowdImage], *, columns: int = 4, points: bool = Fal
 
 def training_curves(histories: dict[str, list[dict]], *, mean_mae: float | None = None) -> Figure:
     """Training loss (L_Des) and validation MAE against the epoch, one line a network."""
-    fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
-    for (name, history), colour in zip(histories.items(), PALETTE, strict=False):
+    fig, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.9))
+    for (name, history), colour in zip(histories.items(), colours(histories), strict=True):
         epochs = [row["epoch"] for row in history]
         left.plot(epochs, [row["density"] for row in history], color=colour, label=name)
         chosen = [(row["epoch"], row["val_mae"]) for row in history if row["val_mae"] is not None]
-        right.plot(*zip(*chosen, strict=True), "o-", markersize=4, color=colour, label=name)
-    left.set(xlabel="epoch", ylabel="density loss, all maps", yscale="log", title="training loss")
-    right.set(xlabel="epoch", ylabel="MAE (people)", title="held-out tenth of the training images")
+        right.plot(*zip(*chosen, strict=True), "o-", markersize=5, color=colour)
     if mean_mae is not None:
-        right.axhline(mean_mae, color="grey", linestyle="--", label="always the mean count")
-    left.legend()
-    right.legend()
+        rival = {"color": COLOURS["mean"], "linestyle": "--", "label": "always the mean count"}
+        right.axhline(mean_mae, **rival)
+    left.set(xlabel="epoch", ylabel="density loss, all maps", yscale="log", title="training crops")
+    right.set(xlabel="epoch", ylabel="MAE (people)", title="held-out images (dots: counted)")
+    plain_log(left.yaxis)
+    right.set_ylim(bottom=0)
+    for ax in (left, right):
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    fig.legend(loc="outside lower center", ncols=len(histories) + 1)
     sns.despine(fig)
     return fig
+
+
+def plain_log(axis) -> None:
+    """A logarithmic axis with a few plain numbers, also where it spans less than a decade."""
+    low, high = axis.get_view_interval()
+    narrow = high < 8 * low
+    axis.set_major_locator(MaxNLocator(4) if narrow else LogLocator(subs=(1, 2, 5), numticks=8))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def counts_scatter(evaluations: dict[str, Evaluation]) -> Figure:
@@ -166,24 +220,29 @@ def counts_scatter(evaluations: dict[str, Evaluation]) -> Figure:
     fig, axes = plt.subplots(
         1,
         len(evaluations),
-        figsize=(4 * len(evaluations), 4),
+        figsize=(3.4 * len(evaluations), 3.7),
         squeeze=False,
         sharex=True,
         sharey=True,
     )
-    top = max(max(e.true.max(), e.predicted.max()) for e in evaluations.values()) * 1.15
-    for ax, (name, each), colour in zip(axes.flat, evaluations.items(), PALETTE, strict=False):
-        show_counts(ax, each, top=top, colour=colour)
+    seen = np.concatenate([[*e.true, *e.predicted] for e in evaluations.values()])
+    span = {"bottom": max(seen.min(), 1) * 0.8, "top": max(seen.max(), 2) * 1.25}
+    palette = colours(evaluations)
+    for ax, (name, each), colour in zip(axes.flat, evaluations.items(), palette, strict=True):
+        show_counts(ax, each, **span, colour=colour)
         ax.set_title(f"{name}: MAE {each.mae:.1f}")
         ax.label_outer()
-    axes[0, 0].legend()
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     sns.despine(fig)
     return fig
 
 
-def show_counts(ax: Axes, evaluation: Evaluation, *, top: float, colour=PALETTE[0]):
-    """Predicted against annotated counts, up to `top`, and the identity line."""
-    ax.plot([1, top], [1, top], color="grey", linewidth=1, label="exact")
+def show_counts(
+    ax: Axes, evaluation: Evaluation, *, top: float, bottom: float = 1, colour=PALETTE[0]
+):
+    """Predicted against annotated counts, from `bottom` to `top`, and the identity line."""
+    span = bottom, top
+    ax.plot(span, span, color=COLOURS["truth"], linewidth=1, label="exact")
     ax.scatter(
         np.maximum(evaluation.true, 1),
         np.maximum(evaluation.predicted, 1),
@@ -195,10 +254,59 @@ def show_counts(ax: Axes, evaluation: Evaluation, *, top: float, colour=PALETTE[
     ax.set(
         xscale="log",
         yscale="log",
-        xlabel="annotated people (at least 1)",
-        ylabel="predicted people (at least 1)",
+        xlim=span,
+        ylim=span,
+        xlabel="annotated people",
+        ylabel="predicted people",
         aspect="equal",
     )
+    for axis in (ax.xaxis, ax.yaxis):
+        plain_log(axis)
+
+
+def inside(pixels, counted: Count, weights, *, points=None, title: str = "") -> Figure:
+    """A counted picture with what is inside: experts, their weights in the final map, that map.
+
+    Args:
+        pixels: uint8 `[3, H, W]`, what was counted.
+        counted: of `hmode.count`.
+        weights: `[K, h, w]`, of `hmode.analysis.expert_weights`.
+        points: `[N, 2]` of the heads in pixels, where they are known: the truth is drawn beside,
+            on the same scale.
+        title: above all.
+    """
+    prediction, (height, width) = counted.prediction, counted.picture
+    experts = (prediction.experts[0] / prediction.scale).numpy()
+    density, (rows, columns) = counted.density.numpy(), (3, max(3, len(experts)))
+    tall = 1.0 + rows * (4.8 / columns * height / width + 0.25)
+    fig, axes = plt.subplots(rows, columns, figsize=(6.2, tall))
+    for ax in (*axes[0], *axes[1:, len(experts) :].flat):
+        ax.axis("off")
+    axes[0, 0].imshow(np.asarray(pixels).transpose(1, 2, 0), extent=(0, width, height, 0))
+    axes[0, 0].set_title("picture")
+    shown, top = {"label": None}, float(np.quantile(density, 0.998))
+    if points is not None:
+        axes[0, 0].scatter(*np.asarray(points).T, s=5, color=COLOURS["head"], linewidth=0)
+        truth = _true_density(points, counted)
+        top = float(np.quantile(truth, 0.998))
+        show_map(axes[0, 2], truth, title=f"truth: {len(points)}", vmax=top, **shown)
+    show_map(axes[0, 1], density, title=f"final: {counted.count:.0f}", vmax=top, **shown)
+    for k, (upper, lower) in enumerate(axes[1:, : len(experts)].T):
+        name = f"E{k + 1}"
+        image = show_map(
+            upper, experts[k], title=f"{name}: {counted.experts[k]:.0f}", vmax=top, **shown
+        )
+        show_weights(lower, weights[k], title=f"weight of {name}: {weights[k].mean():.2f}")
+    fig.colorbar(image, ax=axes[:2], label="people per pixel", aspect=30, format="%.3g")
+    fig.suptitle(title)
+    return fig
+
+
+def _true_density(points, counted: Count) -> np.ndarray:
+    """The density map of heads, given in the picture's pixels, on the grid of a count."""
+    shrunk = np.asarray(points) * np.divide(counted.size, counted.picture)[::-1]
+    full = density_map(torch.as_tensor(shrunk, dtype=torch.float32), counted.size)
+    return F.avg_pool2d(full[None], counted.prediction.stride, ceil_mode=True)[0].numpy()
 
 
 def mixture_diagram(ax: Axes, model: HMoDE, *, title: str) -> None:
@@ -225,7 +333,7 @@ def mixture_diagram(ax: Axes, model: HMoDE, *, title: str) -> None:
 
     for column, start, end, style in lines:
         label = columns[column - 1][start]
-        colour = PALETTE[int(label[1:]) - 1] if label in columns[0] else "0.4"
+        colour = COLOURS["groups"] if label not in columns[0] else COLOURS[label]
         ends = zip(place(column - 1, start), place(column, end), strict=True)
         ax.plot(*ends, style, color=colour, zorder=1)
     box = {"boxstyle": "round", "facecolor": "white", "edgecolor": "0.4"}
@@ -234,7 +342,7 @@ def mixture_diagram(ax: Axes, model: HMoDE, *, title: str) -> None:
             ax.text(*place(column, i), label, ha="center", va="center", fontsize=9, bbox=box)
         if column:
             above = f"level {column}:\n{model.config['gating']} weights"
-            ax.text(column - 0.5, 0.58, above, ha="center", va="center", fontsize=8)
+            ax.text(column - 0.5, 0.58, above, ha="center", va="center", fontsize=9)
     ax.set(xlim=(-0.3, len(levels) + 0.3), ylim=(-0.5, 0.7), title=title)
     ax.axis("off")
 
