@@ -9,7 +9,7 @@ SEED      ?= 0
 
 BIN := .venv/bin
 
-.PHONY: figures test lab bench lint clean help
+.PHONY: figures test lab student solutions slides book bench lint clean help
 
 figures: .venv/installed
 	$(BIN)/hmode reproduce --profile $(PROFILE) --dataset $(DATASET) \
@@ -18,8 +18,24 @@ figures: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
+# On copies in lab/, so that running and saving changes no file of the project; `rm -r lab` for new
+# ones. Uploads up to 250 MB.
 lab: .venv/installed
-	$(BIN)/jupyter lab notebooks
+	@mkdir -p lab && cp -Rn notebooks/. lab/ || true
+	HMODE_FIGURES="$(CURDIR)/lab/figures" $(BIN)/jupyter lab lab \
+	  --ServerApp.tornado_settings="{'websocket_max_message_size': 262144000}"
+
+student solutions slides: .venv/installed
+	$(BIN)/python -m hmode.course $@
+
+# jupyter-book 1 has requirements of its own, so it gets an environment of its own.
+book: .venv/installed .venv-book/installed
+	$(BIN)/python -m hmode.course book --builder .venv-book/bin/jupyter-book
+
+.venv-book/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-book
+	.venv-book/bin/python -m pip install --quiet 'jupyter-book==1.0.4' 'sphinx-mathjax-offline==0.0.2'
+	@touch $@
 
 # About half an hour: fills the tables of docs/benchmarks.md.
 bench: .venv/installed
@@ -38,8 +54,8 @@ lint: .venv/installed
 	@touch $@
 
 clean:
-	rm -rf .venv runs figures/smoke
+	rm -rf .venv .venv-book runs figures/smoke student solutions slides book
 
 help:
-	@echo 'make figures | test | lab | bench | lint | clean'
+	@echo 'make figures | test | lab | student | solutions | slides | book | bench | lint | clean'
 	@echo 'variables: PROFILE=$(PROFILE) DATASET=$(DATASET) DATA_ROOT=$(DATA_ROOT) DEVICE=$(DEVICE) SEED=$(SEED)'

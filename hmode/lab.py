@@ -26,7 +26,7 @@ class Lab:
     """Data, runs and figures of one profile on one data set.
 
     The environment variables HMODE_PROFILE, HMODE_OUTPUT and HMODE_FOLD, where set, go before
-    `profile`, `output` and `fold`.
+    `profile`, `output` and `fold`; HMODE_FIGURES is where figures and tables go instead.
 
     Args:
         profile: one of `hmode.profiles.PROFILES`.
@@ -60,7 +60,8 @@ class Lab:
         self.device, self.seed = device, seed
         self.fold = int(os.environ.get("HMODE_FOLD") or fold or 0) if dataset in FOLDS else None
         self.output = Path(output) if output else project_folder()
-        self.figures = self.output / "figures" / profile / dataset
+        figures = os.environ.get("HMODE_FIGURES") or self.output / "figures"
+        self.figures = Path(figures) / profile / dataset
         self._results: dict[tuple[str, str, int], Result] = {}
 
     @cached_property

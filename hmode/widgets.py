@@ -3,20 +3,28 @@
 A widget is a function `draw(...) -> Figure` and a control for each argument. In JupyterLab the
 reader moves the controls; under HMODE_STATIC=1 (papermill, tests, printed pages) the middle setting
 is drawn once.
+
+The picture is an ordinary output of the cell, replaced at every move: so a saved notebook shows the
+last one, and a callback never asks pyplot to show what another cell is drawing.
 """
 
 import base64
+import inspect
 import io
 import os
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import matplotlib.pyplot as plt
-from IPython.display import HTML
-from ipywidgets import Dropdown, interactive
+from IPython.core.pylabtools import retina_figure
+from IPython.display import HTML, display
+from ipywidgets import Dropdown, FileUpload, Text, VBox, Widget, interactive
 from matplotlib.figure import Figure
 from PIL import Image
 
 from hmode.data.pictures import to_pixels
+from hmode.errors import InputError
 
 CLICKED = """
 const box = this.getBoundingClientRect(), text = this.nextElementSibling;
@@ -26,8 +34,94 @@ at.push([Math.round((event.clientX - box.left) * %(width)d / box.width),
 text.value = JSON.stringify(at);
 """
 
+# Below each picture. JupyterLab would take the keys of a focused menu for its own, and ipywidgets
+# gives the handles of sliders no name: the script sets both right, once the controls are there.
+NOTE = """<small>No controls? Run this cell for the sliders.</small>
+<script>(() => {
+  let tries = 0;
+  const look = setInterval(() => {
+    for (const row of document.querySelectorAll(".hmode-controls > .widget-inline-hbox")) {
+      row.setAttribute("data-lm-suppress-shortcuts", "true");
+      const name = row.querySelector(".widget-label").textContent;
+      row.querySelectorAll(".noUi-handle").forEach((each) => each.setAttribute("aria-label", name));
+    }
+    if (++tries > 40) clearInterval(look);
+  }, 250);
+})();</script>"""
 
-def explore(draw: Callable[..., Figure], **controls) -> interactive | None:
+MOST_UPLOADED = "10 MB under plain `jupyter lab`, 250 MB under `make lab`"
+
+
+class Pictured(VBox):
+    """Widgets over ordinary outputs of their cell, which `put` replaces.
+
+    Args:
+        children: the widgets.
+        shown: what stands below them at first, figures or texts.
+    """
+
+    def __init__(self, children: list[Widget], *shown: Figure | str):
+        super().__init__(children)
+        self.add_class("hmode-controls")
+        self._outputs = [as_output(each) for each in shown]
+        self._handles: list[list] = []  # for each time the widget was displayed, its outputs'
+
+    def _ipython_display_(self) -> None:
+        display(self._repr_mimebundle_(), raw=True)
+        self._handles.append(
+            [
+                display(content, metadata=metadata, raw=True, display_id=True)
+                for content, metadata in self._outputs
+            ]
+        )
+        display(HTML(NOTE))
+
+    def put(self, *shown: Figure | str) -> None:
+        """Replace the outputs, as many as there were."""
+        self._outputs = [as_output(each) for each in shown]
+        for handles in self._handles:
+            for handle, (content, metadata) in zip(handles, self._outputs, strict=True):
+                handle.update(content, metadata=metadata, raw=True)
+
+
+class Controls(Pictured):
+    """Controls over a picture that is drawn anew whenever one of them moves.
+
+    Args:
+        draw: makes the figure from the controls' values by name.
+        controls: widgets by name.
+    """
+
+    def __init__(self, draw: Callable[..., Figure], controls: dict[str, Widget]):
+        self._draw, self._by_name = draw, controls
+        super().__init__(list(controls.values()), self._figure())
+        for each in controls.values():
+            each.observe(self._moved, "value")
+
+    def _figure(self) -> Figure:
+        return self._draw(**{name: each.value for name, each in self._by_name.items()})
+
+    def _moved(self, change) -> None:
+        try:
+            shown = self._figure()
+        except Exception as error:  # a callback has no cell to show its traceback in
+            shown = f"{type(error).__name__}: {error}"
+        self.put(shown)
+
+
+def as_output(shown: Figure | str) -> tuple[dict, dict]:
+    """A figure at the resolution of a retina display, or a text, as content and metadata of an
+    output. The figure is closed: nothing else shows it."""
+    if isinstance(shown, str):
+        return {"text/plain": shown}, {}
+    plt.close(shown)
+    if not shown.axes:
+        return {"text/plain": "an empty figure"}, {}
+    png, size = retina_figure(shown, base64=True)
+    return {"image/png": png, "text/plain": "a figure"}, {"image/png": size}
+
+
+def explore(draw: Callable[..., Figure], **controls) -> Controls | None:
     """Show `draw` with a control for each argument, or its middle setting.
 
     Args:
@@ -38,20 +132,69 @@ def explore(draw: Callable[..., Figure], **controls) -> interactive | None:
     Returns:
         The widget (displayed by the cell it ends), or None when the picture was drawn.
     """
-
-    for name, control in controls.items():
-        if isinstance(control, list):
-            controls[name] = Dropdown(options=control, value=control[len(control) // 2])
-
-    def show(**values) -> None:
-        draw(**values)
-        plt.show()
-
+    made = {name: _control(name, control) for name, control in controls.items()}
     if not static():
-        return interactive(show, **controls)
-    middle = interactive(lambda **values: None, **controls).kwargs_widgets
-    show(**{child._kwarg: child.value for child in middle})
+        return Controls(draw, made)
+    draw(**{name: each.value for name, each in made.items()})
+    plt.show()
     return None
+
+
+def _control(name: str, control) -> Widget:
+    if isinstance(control, list):
+        control = Dropdown(options=control, value=control[len(control) // 2])
+    made = interactive.widget_from_abbrev(control, inspect.Parameter.empty)
+    made.description = made.description or name
+    made.style.description_width = "initial"
+    return made
+
+
+def ask_for_picture(count: Callable[[Path], tuple[str, Figure]]) -> Pictured | None:
+    """A button and a field for a path; a picture given by either is counted and shown.
+
+    Args:
+        count: of a picture's file: what to say, and the figure below it. Its `InputError` is shown
+            as a line, without the folder that an upload was put in.
+
+    Returns:
+        The widget, or None where nobody can press a button.
+    """
+    if static():
+        return None
+    button = FileUpload(accept="image/*", description="your picture")
+    field = Text(placeholder="or the path of a file on this machine", continuous_update=False)
+    box = Pictured([button, field], f"Uploads may have {MOST_UPLOADED}; a path, any size.", "")
+
+    def look(path: Path) -> None:
+        box.put(f"Counting {path.name}{_size_of(path)} …", "")
+        try:
+            box.put(*count(path))
+        except InputError as error:
+            box.put(str(error).replace(str(path), path.name), "")
+
+    def uploaded(change) -> None:
+        with TemporaryDirectory() as folder:
+            for file in change["new"]:
+                path = Path(folder, Path(file["name"]).name)
+                path.write_bytes(file["content"])
+                look(path)
+
+    def named(change) -> None:
+        if change["new"].strip():
+            look(Path(change["new"].strip()))
+
+    button.observe(uploaded, "value")
+    field.observe(named, "value")
+    return box
+
+
+def _size_of(path: Path) -> str:
+    """ ", 640 x 480", from a picture's head; "" where that cannot be read at once."""
+    try:
+        with Image.open(path) as picture:
+            return f", {picture.width} x {picture.height}"
+    except OSError:
+        return ""
 
 
 def static() -> bool:

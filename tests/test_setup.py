@@ -23,8 +23,9 @@ def required():
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     texts = list(project["dependencies"])
     for name, extra in project["optional-dependencies"].items():
-        # Gradio wants Pillow below 13: the page is installed by itself, without constraints.txt.
-        texts += extra if name != "demo" else []
+        # Gradio wants Pillow below 13, and jupyter-book 1 has requirements of its own too: both
+        # are installed by themselves, without constraints.txt.
+        texts += extra if name not in ("demo", "course") else []
     found = dict(requirement(text) for text in texts if not text.startswith("hmode["))
     assert len(found) > 15
     return found | {"python": project["requires-python"].removeprefix(">=")}

@@ -1,14 +1,19 @@
 """A slider over a drawing function, or its middle setting drawn once."""
 
+import io
 import json
 import shutil
+from datetime import datetime
 
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
-from hmode.widgets import explore, pick_corners, static
+from hmode import InputError, widgets
+from hmode.data.pictures import to_pixels
+from hmode.widgets import ask_for_picture, explore, pick_corners, static
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +32,9 @@ def drawn():
 def draw(drawn):
     def draw(**values):
         drawn.append(values)
-        return plt.figure()
+        fig, ax = plt.subplots(figsize=(1, 1))
+        ax.set_title(str(values))
+        return fig
 
     return draw
 
@@ -65,6 +72,107 @@ def test_moving_a_slider_draws_with_its_new_value(draw, drawn):
     assert drawn[before:] == [{"a": 9, "b": "y"}]
     sliders["b"].value = "z"
     assert drawn[-1] == {"a": 9, "b": "z"}
+
+
+@pytest.fixture
+def outputs(monkeypatch):
+    """What is displayed below widgets: content by display id, the last one each."""
+    kept = {}
+
+    class Handle:
+        def __init__(self, content):
+            self.id = len(kept)
+            self.update(content)
+
+        def update(self, content, **_):
+            kept[self.id] = content
+
+    def display(content, *, display_id=False, **_):
+        return Handle(content) if display_id else None
+
+    monkeypatch.setattr(widgets, "display", display)
+    return kept
+
+
+def test_the_picture_is_an_output_of_the_cell_and_no_widgets(draw, outputs):
+    widget = explore(draw, a=(0, 10))
+    widget._ipython_display_()
+    before = outputs[0]["image/png"]
+    widget.children[0].value = 7
+    assert list(outputs) == [0]
+    assert outputs[0]["image/png"].startswith("iVBOR")
+    assert before.startswith("iVBOR")
+
+
+def test_a_move_leaves_the_figures_of_others_alone(draw, outputs):
+    widget = explore(draw, a=(0, 10))
+    mine = plt.figure()
+    widget.children[0].value = 7
+    assert plt.get_fignums() == [mine.number]
+    assert plt.gcf() is mine
+
+
+def test_what_a_drawing_says_when_it_fails_stands_in_its_place(outputs):
+    def draw(a):
+        if a > 5:
+            raise ValueError("too far")
+        return plt.subplots(figsize=(1, 1))[0]
+
+    widget = explore(draw, a=(0, 10))
+    widget._ipython_display_()
+    widget.children[0].value = 6
+    assert outputs[0] == {"text/plain": "ValueError: too far"}
+    widget.children[0].value = 4
+    assert "image/png" in outputs[0]
+
+
+def uploaded(content):
+    """As FileUpload hands it on."""
+    about = {"name": "x.png", "type": "image/png", "size": len(content)}
+    return about | {"content": memoryview(content), "last_modified": datetime.now()}
+
+
+class TestAsking:
+    @pytest.fixture
+    def box(self, outputs):
+        def count(path):
+            if path.suffix == ".txt":
+                raise InputError(f"{path}: no picture")
+            return f"{path.name}: {to_pixels(path).shape[-1]} people", plt.subplots(figsize=(1, 1))[
+                0
+            ]
+
+        box = ask_for_picture(count)
+        box._ipython_display_()
+        return box
+
+    def test_an_upload_is_counted_and_shown(self, box, outputs):
+        file = io.BytesIO()
+        Image.new("RGBA", (12, 8)).save(file, "PNG")
+        box.children[0].value = (uploaded(file.getvalue()),)
+        assert outputs[0] == {"text/plain": "x.png: 12 people"}
+        assert "image/png" in outputs[1]
+
+    def test_a_path_is_as_good(self, box, outputs, tmp_path):
+        Image.new("L", (9, 9)).save(tmp_path / "big.png")
+        box.children[1].value = f" {tmp_path / 'big.png'} "
+        assert outputs[0] == {"text/plain": "big.png: 9 people"}
+
+    @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG broken"])
+    def test_a_broken_file_gets_a_line(self, box, outputs, content):
+        box.children[0].value = (uploaded(content),)
+        assert "x.png" in outputs[0]["text/plain"]
+        assert "\n" not in outputs[0]["text/plain"]
+        assert "/" not in outputs[0]["text/plain"].replace("and/or", "")
+        assert outputs[1] == {"text/plain": ""}
+
+    def test_a_missing_file_gets_a_line(self, box, outputs, tmp_path):
+        box.children[1].value = str(tmp_path / "nowhere.jpg")
+        assert "nowhere.jpg" in outputs[0]["text/plain"]
+
+    def test_printed_pages_have_no_button(self, monkeypatch):
+        monkeypatch.setenv("HMODE_STATIC", "1")
+        assert ask_for_picture(None) is None
 
 
 @pytest.mark.parametrize(
