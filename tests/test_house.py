@@ -110,6 +110,7 @@ def test_what_is_for_notebooks_is_imported_by_notebooks():
     """And by what draws or runs them on the command line."""
     allowed = {
         "hmode.notebooks": ("lab",),
+        "hmode.diagram": ("plots",),
         "hmode.course.__main__": ("lab",),
         "hmode.report": ("plots",),
         "hmode.cli.data": ("plots",),
