@@ -16,7 +16,12 @@ TOUCH = 1.5  # pixels by which the boxes of two texts may overlap: they have roo
 def faults(figure: Figure) -> list[str]:
     """Texts that overlap or are too small, and legends that lie on data, each in a line."""
     figure.canvas.draw()
-    texts = [text for text in figure.findobj(Text) if _seen(text)]
+    undrawn = _undrawn_labels(figure)
+    texts = [
+        text
+        for text in figure.findobj(Text)
+        if text.get_text().strip() and text.get_visible() and id(text) not in undrawn
+    ]
     boxes = [(text, text.get_window_extent()) for text in texts]
     found = [
         f"{a.get_text()!r} overlaps {b.get_text()!r}"
@@ -40,29 +45,18 @@ def faults(figure: Figure) -> list[str]:
     return found
 
 
-def _seen(text: Text) -> bool:
-    """Whether a text is drawn: tick labels beyond the limits and those of hidden axes are not."""
-    if not text.get_text().strip() or not text.get_visible():
-        return False
-    axes = text.axes
-    if axes is None:
-        return True
-    ticks = [
-        label
-        for axis in (axes.xaxis, axes.yaxis)
-        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
-        for label in (tick.label1, tick.label2)
-    ]
-    if any(text is label for label in ticks):
-        return axes.axison and _within(text, axes)
-    return True
-
-
-def _within(label: Text, axes) -> bool:
-    """Whether a tick label stands at a place that is on the axes."""
-    x, y = label.get_window_extent().get_points().mean(axis=0)
-    left, bottom, right, top = axes.bbox.extents
-    return (left - 1 <= x <= right + 1) or (bottom - 1 <= y <= top + 1)
+def _undrawn_labels(figure: Figure) -> set[int]:
+    """Tick labels that are kept but not drawn: beyond the limits, or of hidden axes."""
+    kept, drawn = set(), set()
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for tick in (*axis.majorTicks, *axis.minorTicks):
+                kept |= {id(tick.label1), id(tick.label2)}
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
+                if ax.axison and low <= tick.get_loc() <= high:
+                    drawn |= {id(tick.label1), id(tick.label2)}
+    return kept - drawn
 
 
 def _overlap(first: Bbox, second: Bbox) -> bool:

@@ -17,6 +17,7 @@ from hmode.lab import project_folder
 
 FOLDER = project_folder() / "notebooks"
 PATHS = sorted(FOLDER.glob("[0-9][0-9]-*.ipynb"))
+CORE = ("00", "01", "02", "03", "04", "06", "10")  # the path that every reader takes
 PARAMETERS = {"profile", "dataset", "data_root", "device", "seed", "output"}
 
 
@@ -243,3 +244,75 @@ def test_what_came_out_is_what_the_table_says(name, begins, expected):
     (sentence,) = [text for text in said if re.match(rf"\*\*{begins}", text)]
     for words in expected():
         assert words in sentence
+
+
+def lessons(notebook):
+    """The cells of a notebook up to its exercises."""
+    cells = []
+    for cell in notebook.cells:
+        before, heading, _ = cell.source.partition("## Exercises")
+        cells.append(nbformat.from_dict({**cell, "source": before}))
+        if heading and cell.cell_type == "markdown":
+            break
+    return cells
+
+
+def words(text):
+    """Words of prose: without formulas, code blocks and the targets of links."""
+    text = re.sub(r"\$\$.*?\$\$|\$[^$]*\$|```.*?```", " ", text, flags=re.DOTALL)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+    return sum(bool(re.search(r"[^\W\d_]", word)) for word in text.split())
+
+
+@pytest.mark.parametrize("path", [p for p in PATHS if p.name[:2] in CORE and p.name[:2] != "06"])
+class TestCorePath:
+    def test_cells_are_short_and_narrow(self, path):
+        for cell in code(read(path)):
+            if not EXERCISE & tags(cell):
+                lines = cell.source.split("\n")
+                assert len(lines) <= 30, lines[0]
+                assert max(map(len, lines)) <= 100, max(lines, key=len)
+
+    def test_says_what_it_takes_and_what_came_of_it(self, path):
+        text = "\n".join(cell.source for cell in read(path).cells)
+        for part in ("**Before you start:**", "**Time:**", "glossary.md", "## Summary"):
+            assert part in text, part
+
+    def test_hides_only_what_draws(self, path):
+        for cell in code(read(path)):
+            if cell.metadata.get("jupyter", {}).get("source_hidden") and not EXERCISE & tags(cell):
+                assert "fig" in cell.source
+
+
+def test_the_network_of_notebook_03_is_read_in_one_sitting():
+    (path,) = (path for path in PATHS if path.name.startswith("03"))
+    cells = [cell for cell in code(read(path)) if "network" in tags(cell)]
+    assert sum(len(cell.source.split("\n")) for cell in cells) <= 250
+    text = "\n".join(cell.source for cell in cells)
+    defined = {
+        n.name for n in ast.walk(ast.parse(text)) if isinstance(n, (ast.ClassDef, ast.FunctionDef))
+    }
+    assert defined >= {
+        *("Encoder", "Decoder", "GatingNet", "AttentionNet", "mix", "Network"),
+        *("density_loss", "relative_loss", "attention_loss", "importance_loss", "total_loss"),
+        "train",
+    }
+
+
+def test_the_core_path_is_short():
+    """8,000 words of prose, what is read in 90 minutes beside code and figures; 06 has the rest."""
+    paths = [path for path in PATHS if path.name[:2] in CORE and path.name[:2] != "06"]
+    texts = [
+        cell.source
+        for path in paths
+        for cell in lessons(read(path))
+        if cell.cell_type == "markdown"
+    ]
+    assert sum(map(words, texts)) <= 6500
+
+
+def test_the_glossary_names_figures_that_notebooks_save():
+    text = (project_folder() / "docs" / "glossary.md").read_text(encoding="utf-8")
+    for number, figure in re.findall(r"notebooks/(\d\d)-[^)]*\), \*([^*]+)\*", text):
+        (path,) = (path for path in PATHS if path.name.startswith(number))
+        assert f'lab.save(fig, "{figure}")' in "".join(cell.source for cell in code(read(path)))
