@@ -4,6 +4,7 @@ A reproduction of Du, Shi, Deng and Zafeiriou, "Redesigning Multi-Scale Neural N
 Counting" (IEEE Transactions on Image Processing, 2023), to read, run and change.
 """
 
+from hmode import start  # noqa: F401 - first of all: what Ctrl-C does while torch is imported
 from hmode.counting import Count, count
 from hmode.data import CrowdImage, hold_out, normalise, open_dataset
 from hmode.density import adaptive_sigma, density_map, local_counts

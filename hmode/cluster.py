@@ -1,4 +1,7 @@
-"""Dask clusters to sweep on: one made for the sweep, or one that is there."""
+"""Dask clusters to sweep on: one made for the sweep, or one that is there.
+
+Dask's `LocalCluster` gives all its workers one environment; here each has GPUs of its own.
+"""
 
 import logging
 import os
@@ -33,7 +36,10 @@ def worker_environments(
     Raises:
         InputError: there are fewer cores than workers, or no CUDA device, but it is asked for.
     """
-    gpus = _gpus() if resolve_device(device).type == "cuda" else []
+    gpus = []
+    if resolve_device(device).type == "cuda":  # as CUDA_VISIBLE_DEVICES names them
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or range(torch.cuda.device_count())
+        gpus = visible.split(",") if isinstance(visible, str) else [*map(str, visible)]
     if workers is None:
         workers = len(gpus) or max(1, min(CPU_COUNT, MEMORY_LIMIT // MEMORY_OF_A_WORKER))
     elif not 1 <= workers <= CPU_COUNT:
@@ -46,29 +52,21 @@ def worker_environments(
     return [threads | gpu for gpu in chosen]
 
 
-def _gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-
-
 @contextmanager
 def local_cluster(environments: list[dict[str, str]]) -> Iterator[Client]:
     """A scheduler and a worker process of one thread for each environment, on loopback.
 
     A worker that dies is replaced; all are gone afterwards.
     """
+    quiet = {"silence_logs": logging.ERROR}
     here = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
-    one = here | {"nthreads": 1, "memory_limit": None, "silence_logs": logging.ERROR}
+    one = {**here, **quiet, "nthreads": 1, "memory_limit": None}
     scheduler = {"cls": Scheduler, "options": {**here, "port": 0}}
-    workers = {
-        i: {"cls": Nanny, "options": {**one, "env": environment}}
-        for i, environment in enumerate(environments)
-    }
+    workers = [{"cls": Nanny, "options": {**one, "env": each}} for each in environments]
     with (
         # Tasks queue at the scheduler, not at a worker, where they would share its fate.
         dask.config.set({"distributed.scheduler.worker-saturation": 1.0}),
-        SpecCluster(workers, scheduler, silence_logs=logging.ERROR) as cluster,
+        SpecCluster(dict(enumerate(workers)), scheduler, **quiet) as cluster,
         Client(cluster) as client,
     ):
         yield client

@@ -12,7 +12,7 @@ from pathlib import Path
 from hmode.data import CrowdImage
 from hmode.data.registry import count_people
 from hmode.experiments import Result, canonical, run, splits
-from hmode.experiments.running import FOLDS
+from hmode.experiments.running import FOLDED
 from hmode.profiles import Profile, load_profile
 from hmode.runs import write_csv
 
@@ -58,7 +58,7 @@ class Lab:
         self.profile: Profile = load_profile(profile, dataset)
         self.dataset, self.data_root = dataset, data_root
         self.device, self.seed = device, seed
-        self.fold = int(os.environ.get("HMODE_FOLD") or fold or 0) if dataset in FOLDS else None
+        self.fold = int(os.environ.get("HMODE_FOLD") or fold or 0) if dataset in FOLDED else None
         self.output = Path(output) if output else project_folder()
         figures = os.environ.get("HMODE_FIGURES") or self.output / "figures"
         self.figures = Path(figures) / profile / dataset

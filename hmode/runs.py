@@ -2,7 +2,8 @@
 
 Everything is written beside its place and then renamed, so that a reader, or a run that starts
 again after a crash, never sees half a file. The checkpoint is renamed last: what was written
-before it is written again, with the same bytes, when the epoch is repeated.
+before it is written again when the epoch is repeated, and new best weights take their place only
+after it, as an epoch that is repeated on a GPU need not give them again.
 
 Whoever writes holds a lock on a file beside the folder, which the operating system releases when
 the process ends, however it ends.
@@ -28,11 +29,17 @@ from torch import Tensor
 
 from hmode.errors import BusyError, InputError, MissingFileError, OutputError
 
-CHECKPOINT = re.compile(r"checkpoint-([0-9]+)\.safetensors")
-# Of what decides how large a network is, more than any training of ours has.
-LIMITS = {"width": 4.0, "experts": 5, "group_size": 5, "depth": 16, "density_scale": 1e6}
-MOST_PIXELS = 2**27  # of a working size
 DATA = ("train", "validation", "test")  # the parts of a configuration that say on what
+# A configuration may be a stranger's: the most that a number is, far more than in a run of ours.
+MOST = {
+    "model.width": 4.0,
+    "model.experts": 5,
+    "model.group_size": 5,
+    "model.depth": 16,
+    "model.density_scale": 1e6,
+    "schedule.sigma": 1000,
+    "working_pixels": 2**27,
+}
 
 
 class RunFolder:
@@ -54,13 +61,12 @@ class RunFolder:
         Warns:
             the run is from before the data were part of a configuration.
         """
-        config = json.loads(json.dumps(config))
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path}: a run folder is wanted, found a file")
         there = (self.path / "config.json").is_file()
         if there:
             self.require_same(config, fresh=not resume)
-        elif self.path.is_dir() and any(not _is_partial(each) for each in self.path.iterdir()):
+        elif self.path.is_dir() and not all(map(_is_partial, self.path.iterdir())):
             raise InputError(f"{self.path}: not empty and not a run folder (no config.json)")
         if there and resume and self.settled:
             return
@@ -69,10 +75,13 @@ class RunFolder:
         except OSError as error:
             raise OutputError(f"{self.path}: cannot be written: {error}") from error
         if not (there and resume):
-            write_atomically(
-                self.path / "config.json",
-                lambda path: path.write_text(json.dumps(config, indent=2) + "\n"),
-            )
+            text = json.dumps(config, indent=2) + "\n"
+            write_atomically(self.path / "config.json", lambda path: path.write_text(text))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training ran to its end."""
+        return (self.path / "last.safetensors").is_file()
 
     @property
     def settled(self) -> bool:
@@ -80,18 +89,27 @@ class RunFolder:
         return self.finished and not self._leftovers()
 
     def _leftovers(self) -> list[Path]:
-        """What a killed training left, and a finished one's checkpoints."""
+        """What a killed training left: half files, weights on their way, a finished one's
+        checkpoints."""
         old = self.path.glob("checkpoint-*") if self.finished else ()
-        return [*filter(_is_partial, self.path.iterdir()), *old]
+        return [*filter(_is_partial, self.path.iterdir()), *self._numbered("best").values(), *old]
+
+    def _numbered(self, kind: str) -> dict[int, Path]:
+        """The files <kind>-<epochs>.safetensors, by their epochs."""
+        name = re.compile(rf"{kind}-([0-9]+)\.safetensors")
+        found = {path: name.fullmatch(path.name) for path in self.path.glob(f"{kind}-*")}
+        return {int(match[1]): path for path, match in found.items() if match}
 
     def _clean(self, everything: bool) -> None:
         """Make the folder, without what a killed training left, or empty."""
-        aside = self._real.with_name(self._real.name + ".partial")
+        real = self._real
+        aside = real.with_name(f"{real.name}.partial")
         shutil.rmtree(aside, ignore_errors=True)
         if everything:  # under another name first: half of a run is no run
-            os.replace(self._real, aside)
+            os.replace(real, aside)
             shutil.rmtree(aside)
-        self._real.mkdir(parents=True, exist_ok=True)
+        real.mkdir(parents=True, exist_ok=True)
+        self._settle_best()
         for leftover in self._leftovers():
             _remove(leftover)
 
@@ -109,21 +127,23 @@ class RunFolder:
             OutputError: there is no place for the lock.
         """
         path = self._real.with_name(f".{self._real.name}.lock")
+        lock = FileLock(path, is_singleton=True)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path, is_singleton=True)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                busy = f"{self.path}: {_holder(path)} is at work on this run"
+                busy = f"{self.path}: {_holder(path) or 'another process'} is at work on this run"
                 if not wait:
                     raise BusyError(f"{busy}; try again when it is done") from None
                 print(f"{busy}; waiting for it", file=sys.stderr)
-                lock.acquire(timeout=-1)
+                lock.acquire()
         except OSError as error:
             raise OutputError(f"{path}: cannot be locked: {error}") from error
         try:
-            _sign(path)
+            with suppress(OSError):  # some systems let nobody write to a locked file
+                if _holder(path) or not path.stat().st_size:
+                    path.write_text(f"process {os.getpid()} on {platform.node()}")
             yield
         finally:
             lock.release()
@@ -142,16 +162,14 @@ class RunFolder:
         config = read_json(path)
         if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
             raise InputError(f"{path}: not a run's configuration, it has no 'model'")
-        doubt = _doubt(config)
-        if doubt:
+        for doubt in _doubts(config):
             raise InputError(f"{path}: {doubt}")
         return config
 
     def identity(self) -> str:
         """A short hash of the stored configuration without its seed: equal for runs of one kind."""
         config = {name: value for name, value in self.config().items() if name != "seed"}
-        text = json.dumps(config, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
 
     def require_same(self, config: dict, *, fresh: bool = False) -> None:
         """See that the stored configuration is this one; with other data, if to start afresh.
@@ -163,47 +181,35 @@ class RunFolder:
             the run is from before the data were part of a configuration.
         """
         there, here = _flatten(self.config()), _flatten(json.loads(json.dumps(config)))
-        unknown = [key for key in here if key.endswith(".digest") and key not in there]
+        unknown = {key for key in here if key.endswith(".digest") and key not in there}
         if there.get("test", "noted") is None and "test.name" in here:  # it was not watched
             del there["test"]
-            unknown = [key for key in here if key in unknown or key.startswith("test.")]
+            unknown |= {key for key in here if key.startswith("test.")}
         if unknown and not fresh:
             warnings.warn(
                 f"{self.path}: made before runs noted a digest of their data, so whether it is of "
                 "these data is unknown; --fresh trains it again",
                 stacklevel=3,
             )
-        here = {key: value for key, value in here.items() if key not in unknown}
         # Settings that both have say more than those that only one network takes.
         keys = sorted(
-            there.keys() | here.keys(), key=lambda k: (k not in there or k not in here, k)
+            (there.keys() | here.keys()) - unknown,
+            key=lambda k: (k not in there or k not in here, k),
         )
-        differences = {
-            key: f"{key} is {there.get(key, 'absent')!r} there, {here.get(key, 'absent')!r} here"
-            for key in keys
-            if there.get(key, "absent") != here.get(key, "absent")
-        }
-        some = "; ".join([*differences.values()][:4])
-        if not all(key.partition(".")[0] in DATA for key in differences):
+        pairs = {key: (there.get(key, "absent"), here.get(key, "absent")) for key in keys}
+        other = {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+        some = [f"{key} is {a!r} there, {b!r} here" for key, (a, b) in other.items()]
+        some = "; ".join(some[:4])
+        if any(key.partition(".")[0] not in DATA for key in other):
             raise InputError(
                 f"{self.path}: holds a run of another configuration ({some}); choose another "
                 "folder or remove it"
             )
-        if differences and not fresh:
+        if other and not fresh:
             raise InputError(
                 f"{self.path}: holds a run of other data ({some}); train it again with --fresh "
                 "(resume=False), or choose another folder"
             )
-
-    def require_data(self, **parts: dict) -> None:
-        """See that the run is of these data (train, validation, test), as `identify` says them;
-        errors and warnings as those of `require_same`."""
-        self.require_same({**self.config(), **parts})
-
-    @property
-    def finished(self) -> bool:
-        """Whether the training ran to its end."""
-        return (self.path / "last.safetensors").is_file()
 
     def checkpoint(self) -> tuple[int, Path | None]:
         """Epochs done and the newest complete checkpoint, or (0, None).
@@ -212,7 +218,7 @@ class RunFolder:
             InputError: there is one of an earlier version, whose pickled parts are not read.
         """
         found = [path for path in self.path.glob("checkpoint-*") if not _is_partial(path)]
-        done = {int(match[1]): p for p in found if (match := CHECKPOINT.fullmatch(p.name))}
+        done = self._numbered("checkpoint")
         if found and not done:
             raise InputError(
                 f"{found[0]}: no checkpoint of this version (pickled ones are not read, as they "
@@ -225,6 +231,7 @@ class RunFolder:
         path = self.path / f"checkpoint-{epochs:04d}.safetensors"
         _save_tensors(path, tensors, {"values": json.dumps(values)})
         _flush(self.path)
+        self._settle_best()
         self.drop_checkpoints(but=path)
 
     def drop_checkpoints(self, but: Path | None = None) -> None:
@@ -233,9 +240,32 @@ class RunFolder:
             if old != but:
                 _remove(old)
 
-    def save_weights(self, which: str, state: dict[str, Tensor]) -> None:
-        """Write best.safetensors or last.safetensors."""
-        _save_tensors(self.path / f"{which}.safetensors", state)
+    def save_weights(self, which: str, state: dict[str, Tensor], epochs: int | None = None) -> None:
+        """Write best.safetensors or last.safetensors, the latter of which ends the run.
+
+        Args:
+            which: "best" or "last".
+            epochs: until a checkpoint of so many epochs, or the end, is there, best.safetensors
+                stays what it is.
+        """
+        name = which if epochs is None else f"{which}-{epochs:04d}"
+        _save_tensors(self.path / f"{name}.safetensors", state)
+        if which == "last":
+            self._settle_best()
+
+    def _settle_best(self) -> None:
+        """Put the best weights of the last checkpoint, or of the end, in their place."""
+        path = self._committed_best()
+        if path is not None:
+            os.replace(path, self.path / "best.safetensors")
+
+    def _committed_best(self) -> Path | None:
+        """Best weights that a kill kept from their place, after what they belong to was there."""
+        staged = self._numbered("best")
+        if staged and not self.finished:
+            done, _ = self.checkpoint()
+            staged = {epochs: path for epochs, path in staged.items() if epochs <= done}
+        return staged[max(staged)] if staged else None
 
     def weights(self, which: str = "best") -> dict[str, Tensor]:
         """The best or last weights.
@@ -245,6 +275,8 @@ class RunFolder:
             InputError: they cannot be read.
         """
         path = self.path / f"{which}.safetensors"
+        if which == "best":
+            path = self._committed_best() or path
         if not path.is_file():
             raise MissingFileError(f"{path}: no such weights")
         return read_tensors(path)
@@ -277,6 +309,28 @@ class RunFolder:
             raise InputError(f"{self.path / name}: damaged: {error}") from None
 
 
+def _doubts(config: dict) -> Iterator[str]:
+    """What is wrong in a configuration, before anything as large as it says is made."""
+    model = config["model"]
+    if "weights" in model:  # a run has its own; this would read or download others
+        yield "model.weights is there, expected none"
+    if not isinstance(model.get("model", ""), str):
+        yield f"model.model is {model['model']!r:.40}, expected a network's name"
+    for name in ("schedule", *DATA):
+        if not isinstance(config.get(name, {}), dict | None):
+            yield f"{name} is {config[name]!r:.40}, expected an object"
+    for name, most in MOST.items():
+        part, _, key = name.rpartition(".")
+        place = (config.get(part) or {}) if part else config
+        value = place.get(key, 1)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (number and 0 < value <= most) and (part or value is not None):
+            yield f"{name} is {value!r:.40}, expected more than 0, up to {most:g}"
+    window = (config.get("schedule") or {}).get("window")
+    if not isinstance(window, int | None):
+        yield f"schedule.window is {window!r:.40}, expected a whole number or null"
+
+
 def read_json(path: Path):
     """What a JSON file holds.
 
@@ -289,31 +343,6 @@ def read_json(path: Path):
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable JSON: {error}") from None
-
-
-def _doubt(config: dict) -> str | None:
-    """What is wrong in a configuration, before anything as large as it says is made."""
-    model, schedule = config["model"], config.get("schedule", {})
-    if "weights" in model:  # a run has its own; this would read or download others
-        return "model.weights is there, expected none"
-    if not isinstance(model.get("model", ""), str):
-        return f"model.model is {model['model']!r:.40}, expected a network's name"
-    for name, most in LIMITS.items():
-        value = model.get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= most:
-            return f"model.{name} is {value!r:.40}, expected more than 0, up to {most:g}"
-    for name in ("schedule", *DATA):
-        if not isinstance(config.get(name, {}), dict | None):
-            return f"{name} is {config[name]!r:.40}, expected an object"
-    pixels = config.get("working_pixels")
-    if pixels is not None and not (isinstance(pixels, int) and 0 < pixels <= MOST_PIXELS):
-        return f"working_pixels is {pixels!r:.40}, expected up to {MOST_PIXELS} or null"
-    sigma, window = (schedule or {}).get("sigma", 1), (schedule or {}).get("window")
-    if not isinstance(sigma, (int, float)) or not 0 < sigma <= 1000:
-        return f"schedule.sigma is {sigma!r:.40}, expected more than 0, up to 1000"
-    if not isinstance(window, int | None):
-        return f"schedule.window is {window!r:.40}, expected a whole number or null"
-    return None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -356,9 +385,7 @@ def write_csv(path: Path, rows: list[dict]) -> None:
 
     def write(partial: Path) -> None:
         with open(partial, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(
-                file, fieldnames=list(rows[0]) if rows else [], lineterminator="\n"
-            )
+            writer = csv.DictWriter(file, list(rows[0]) if rows else [], lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
 
@@ -392,7 +419,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         OutputError: the disk is full, or the place cannot be written; what was there is kept.
     """
     real = Path(os.path.realpath(path))
-    partial = real.with_name(real.name + ".partial")
+    partial = real.with_name(f"{real.name}.partial")
     try:
         if real.exists() and not real.is_file() and not real.is_dir():
             write(real)
@@ -431,19 +458,13 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def _sign(lock: Path) -> None:
-    """Note in a lock's file who holds it, for those who find it taken."""
-    with suppress(OSError):  # some systems let nobody write to a locked file
-        if lock.read_text()[:8] in ("", "process "):
-            lock.write_text(f"process {os.getpid()} on {platform.node()}")
-
-
 def _holder(lock: Path) -> str:
+    """Who noted in a lock's file that he holds it; "" where it is another's file."""
     with suppress(OSError, UnicodeDecodeError):
         text = lock.read_text()
         if text.startswith("process ") and text.isprintable():
             return text[:100]
-    return "another process"
+    return ""
 
 
 def _flatten(config: dict, prefix: str = "") -> dict:

@@ -10,26 +10,24 @@ given up for dead and the one that takes over from it, ever train in the same fo
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from hmode.data import identify
 from hmode.errors import BusyError, HmodeError, InputError
-from hmode.evaluation import progress_bar
 from hmode.experiments import canonical, run, splits
-from hmode.experiments.running import FOLDS, device_name, run_folder
-from hmode.profiles import Profile, load_profile
+from hmode.experiments.running import FOLDED, device_name, run_folder
+from hmode.profiles import load_profile
 from hmode.results import collect
 from hmode.runs import RunFolder
 
 if TYPE_CHECKING:  # Dask is an extra
-    from distributed import Client, Future
+    from distributed import Future
 
 _one_at_a_time = threading.Lock()  # accelerate's state and torch's threads are the process's
 
@@ -81,29 +79,23 @@ class Plan:
         experiments = tuple(dict.fromkeys(map(canonical, self.experiments)))
         for name, value in {**absolute, "experiments": experiments}.items():
             object.__setattr__(self, name, value)
-        settings = load_profile(self.profile, self.dataset)
-        for job in self.jobs:
-            self.folder(job)  # refuses a wrong seed
+        size = load_profile(self.profile, self.dataset)
+        done = [job for job in self.jobs if self.done(job)]  # refuses a wrong seed
         collect(self.runs, self.profile, self.dataset, self.experiments)
-        self._require_data(settings)
-
-    def _require_data(self, settings: Profile) -> None:
-        """See that the data are there, and that what is done was done on them."""
         for fold in dict.fromkeys(job.fold for job in self.jobs):
-            parts = splits(self.dataset, settings, self.data_root, fold)
-            done = [job for job in self.jobs if job.fold == fold and self.done(job)]
-            if done:
-                train, validation, test = map(identify, parts)
-            for folder in map(RunFolder, map(self.folder, done)):
-                if not (folder.path / "config.json").is_file():
-                    continue  # of unknown identity
-                folder.require_data(train=train, validation=validation, test=test)
+            parts = splits(self.dataset, size, self.data_root, fold)
+            folders = [RunFolder(self.folder(job)) for job in done if job.fold == fold]
+            known = [each for each in folders if (each.path / "config.json").is_file()]
+            if known:
+                data = dict(zip(("train", "validation", "test"), map(identify, parts), strict=True))
+            for folder in known:
+                folder.require_same(folder.config() | data)
 
     @property
     def jobs(self) -> list[Job]:
         """All runs, seed by seed, so that what is there after a while can be compared."""
         seeds = range(self.first_seed, self.first_seed + self.seeds)
-        folds = range(FOLDS[self.dataset]) if self.dataset in FOLDS else [None]
+        folds = range(FOLDED[self.dataset]) if self.dataset in FOLDED else [None]
         return [
             Job(name, seed, fold) for seed in seeds for name in self.experiments for fold in folds
         ]
@@ -118,17 +110,9 @@ class Plan:
 
     def run(self, job: Job) -> float:
         """Train a run, or go on with it, or load it; its MAE on the test split."""
-        result = run(
-            job.experiment,
-            self.dataset,
-            self.profile,
-            job.seed,
-            fold=job.fold,
-            data_root=self.data_root,
-            device=self.device,
-            runs=self.runs,
-            progress=False,
-        )
+        where = {"fold": job.fold, "data_root": self.data_root, "runs": self.runs}
+        how = {"device": self.device, "progress": False}
+        result = run(job.experiment, self.dataset, self.profile, job.seed, **where, **how)
         return result.evaluation.mae
 
 
@@ -168,7 +152,24 @@ def sweep(
         return {}
     if workers == 0 and scheduler is None:
         _require_device(plan, missing)
-        return _here(plan, missing, until, say)
+        outcomes = _here(plan, missing, until, say)
+    else:
+        outcomes = _there(plan, missing, _cluster(plan, missing, workers, scheduler), say)
+    failures, started = {}, time.monotonic()
+    for number, (job, outcome) in enumerate(outcomes, start=1):
+        if isinstance(outcome, _Failure):
+            failures[job] = outcome
+            text = f"FAILED, {outcome}"
+        else:
+            text = outcome if isinstance(outcome, str) else f"MAE {outcome:.2f}"
+        seconds = (time.monotonic() - started) / number * (len(missing) - number)
+        left = f" (about {tqdm.format_interval(seconds)} left)" if number < len(missing) else ""
+        say(f"[{number}/{len(missing)}] {job}: {text}{left}")
+    return failures
+
+
+def _cluster(plan: Plan, missing: list[Job], workers: int | None, scheduler: str | None):
+    """What `sweep` hands its runs to."""
     try:
         from hmode.cluster import local_cluster, remote_cluster, worker_environments
     except ImportError as error:
@@ -176,22 +177,18 @@ def sweep(
             f"{error.name} is not installed; several runs at once need pip install 'hmode[sweep]', "
             "--workers 0 does not"
         ) from None
-    if scheduler is None:
-        environments = worker_environments(workers, plan.device, len(plan.jobs))
-        _require_device(plan, missing)
-        connection = local_cluster(environments)
-    else:
-        connection = remote_cluster(scheduler)
-    with connection as client:
-        say(f"{len(missing)} to do, {len(client.nthreads())} workers so far")
-        return _work(client, plan, missing, say)
+    if scheduler is not None:
+        return remote_cluster(scheduler)
+    environments = worker_environments(workers, plan.device, len(plan.jobs))
+    _require_device(plan, missing)
+    return local_cluster(environments)
 
 
 def _require_device(plan: Plan, missing: list[Job]) -> None:
     """See that what is missing will stand in one table with what is there."""
     here = device_name(plan.device)
-    experiments = {job.experiment for job in missing}
-    for there in collect(plan.runs, plan.profile, plan.dataset, list(experiments)).itertuples():
+    experiments = list({job.experiment for job in missing})
+    for there in collect(plan.runs, plan.profile, plan.dataset, experiments).itertuples():
         if there.device != here:
             raise InputError(
                 f"{there.run} was trained on {there.device}, its other seeds would be on {here}; "
@@ -199,79 +196,68 @@ def _require_device(plan: Plan, missing: list[Job]) -> None:
             )
 
 
-def _here(plan: Plan, jobs: list[Job], until: float | None, say) -> dict[Job, str]:
+class _Failure(str):
+    """Why a run failed, in a line, as not every exception can travel."""
+
+
+Outcome = float | str  # a MAE, a `_Failure`, or what another process does
+
+
+def _here(plan: Plan, jobs: list[Job], until: float | None, say) -> Iterator[tuple[Job, Outcome]]:
     """Do the jobs in this process, past those that another process is at."""
-    failures, longest, began = {}, 0.0, time.monotonic()
-    with _Progress(len(jobs), say) as progress:
-        for job in jobs:
-            started = time.monotonic()
-            if until is not None and started - began + longest > until:
-                say(f"{until:g} seconds are over, {job} and what follows is not begun")
-                break
-            if plan.done(job):  # by another process, meanwhile
-                progress.finish(job, "done by another process")
-                continue
-            progress.start(str(job))
-            try:
-                with RunFolder(plan.folder(job)).alone(wait=False):
-                    text = f"MAE {plan.run(job):.2f}"
-            except BusyError:
-                text = "another process is at it"
-            except Exception as error:  # whatever it is, the other jobs go on
-                failures[job] = _line(error)
-                text = f"FAILED, {failures[job]}"
-            progress.finish(job, text)
-            longest = max(longest, time.monotonic() - started)
-    return failures
+    longest, began = 0.0, time.monotonic()
+    for job in jobs:
+        started = time.monotonic()
+        if until is not None and started - began + longest > until:
+            say(f"{until:g} seconds are over, {job} and what follows is not begun")
+            return
+        if plan.done(job):
+            yield job, "done by another process"
+        else:
+            outcome = _attempt(plan, job)
+            yield job, "another process is at it" if outcome is None else outcome
+        longest = max(longest, time.monotonic() - started)
 
 
-def _work(client: "Client", plan: Plan, jobs: list[Job], say) -> dict[Job, str]:
+def _there(plan: Plan, jobs: list[Job], cluster, say) -> Iterator[tuple[Job, Outcome]]:
     """Hand the jobs out, and wait for all of them."""
     from distributed import as_completed
 
-    topic, failures = f"hmode-{uuid4().hex}", {}
-    with _Progress(len(jobs), say) as progress:
-        client.subscribe_topic(topic, lambda event: progress.start(event[1]))
-        jobs_of = {client.submit(work, plan, job, topic, pure=False): job for job in jobs}
+    with cluster as client:
+        say(f"{len(jobs)} to do, {len(client.nthreads())} workers so far")
+        jobs_of = {client.submit(work, plan, job, pure=False): job for job in jobs}
         futures = as_completed(jobs_of)
         for future in futures:
-            job = jobs_of.pop(future)
-            outcome = _outcome(future)
-            if outcome is None:  # another process is at it: last of all, see what comes of that
-                again = client.submit(work, plan, job, topic, wait=True, pure=False, priority=-1)
-                jobs_of[again] = job
-                futures.add(again)
-            elif isinstance(outcome, str):
-                failures[job] = outcome
-                progress.finish(job, f"FAILED, {outcome}")
-            else:
-                progress.finish(job, f"MAE {outcome:.2f}")
-    return failures
+            job, outcome = jobs_of.pop(future), _outcome(future)
+            if outcome is not None:
+                yield job, outcome
+                continue
+            # Another process is at it: last of all, see what comes of that.
+            again = client.submit(work, plan, job, wait=True, pure=False, priority=-1)
+            jobs_of[again] = job
+            futures.add(again)
 
 
-def _outcome(future: "Future") -> float | str | None:
+def _outcome(future: "Future") -> Outcome | None:
     """What `work` returned, or why it could not."""
     if future.status == "finished":
         return future.result()
     if future.status == "error":  # its workers died, again and again, or lack something
         return _line(future.exception())
-    return "the scheduler is gone; start the sweep again"
+    return _Failure("the scheduler is gone; start the sweep again")
 
 
-def work(plan: Plan, job: Job, topic: str, wait: bool = False) -> float | str | None:
-    """On a worker: do a job, and tell the topic of its start.
+def work(plan: Plan, job: Job, wait: bool = False) -> Outcome | None:
+    """On a worker: `_attempt` a job, with as many threads as the worker's environment says."""
+    with _one_at_a_time:
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads()))
+        return _attempt(plan, job, wait)
 
-    Returns:
-        its MAE; or why it failed, in a line, as not every exception can travel; or None where
-        another process is at it, unless to wait for that.
-    """
-    from distributed import get_worker
 
+def _attempt(plan: Plan, job: Job, wait: bool = False) -> Outcome | None:
+    """A job's MAE; or why it failed; or None where another process is at it, unless to wait."""
     try:
-        with _one_at_a_time, RunFolder(plan.folder(job)).alone(wait=wait):
-            get_worker().log_event(topic, str(job))
-            threads = os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads()
-            torch.set_num_threads(int(threads))
+        with RunFolder(plan.folder(job)).alone(wait=wait):
             return plan.run(job)
     except BusyError:
         return None
@@ -279,46 +265,7 @@ def work(plan: Plan, job: Job, topic: str, wait: bool = False) -> float | str | 
         return _line(error)
 
 
-def _line(error: BaseException) -> str:
+def _line(error: BaseException) -> _Failure:
     """What went wrong, in a line."""
     text = str(error) if isinstance(error, HmodeError) else f"{type(error).__name__}: {error}"
-    return text.partition("\n")[0]
-
-
-class _Progress:
-    """A line for every finished job; where somebody watches, with a bar below, else with what the
-    bar would say."""
-
-    def __init__(self, total: int, say: Callable[[str], None]):
-        self.total, self.say = total, say
-        self.finished, self.running = 0, set()
-        self.started = time.monotonic()
-        self.bar = progress_bar(total, None)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.bar.close()
-
-    def start(self, job: str) -> None:
-        self.running.add(job)
-        self.bar.set_postfix_str(self.names)
-
-    def finish(self, job: Job, text: str) -> None:
-        self.finished += 1
-        self.running.discard(str(job))
-        line = f"[{self.finished}/{self.total}] {job}: {text}"
-        left = self.total - self.finished
-        if self.bar.disable and left:
-            seconds = (time.monotonic() - self.started) / self.finished * left
-            running = f", running {self.names}" if self.running else ""
-            line += f" (about {tqdm.format_interval(seconds)} left{running})"
-        with tqdm.external_write_mode():
-            self.say(line)
-        self.bar.set_postfix_str(self.names, refresh=False)
-        self.bar.update()
-
-    @property
-    def names(self) -> str:
-        return ", ".join(sorted(self.running))
+    return _Failure(text.partition("\n")[0])

@@ -236,7 +236,7 @@ class _Loop:
                 state = self.step.kept.state_dict()
                 self.best = {name: value.clone() for name, value in state.items()}
             if due and self.best:  # what is better than the last checkpoint's, found since
-                run.save_weights("best", self.best)
+                run.save_weights("best", self.best, epochs=done)
                 self.best = {}
             if last:
                 run.save_weights("last", self.step.kept.state_dict())

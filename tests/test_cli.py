@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 
+import click
 import pytest
 from click.testing import CliRunner
 from conftest import write_shanghaitech
@@ -57,33 +58,19 @@ def numbers(text):
 
 
 class TestHelp:
-    def test_every_command_is_listed(self):
-        for flag in ("--help", "-h"):
-            result = call(flag)
+    def test_every_option_of_every_command_is_explained(self):
+        commands = {(name,): command for name, command in main.commands.items()}
+        for (name,), group in list(commands.items()):
+            commands |= {(name, sub): c for sub, c in getattr(group, "commands", {}).items()}
+        assert len(commands) > 12
+        for names, command in commands.items():
+            result = call(*names, "-h")
             assert result.exit_code == 0
-            for command in ("reproduce", "train", "evaluate"):
-                assert re.search(rf"^  {command} ", result.output, re.MULTILINE)
-
-    @pytest.mark.parametrize(
-        ("command", "options"),
-        [
-            (
-                "reproduce",
-                "--profile --dataset --data-root --device --seed --fresh --output --notebooks "
-                "--only --parameter --in-place",
-            ),
-            ("train", "--profile --dataset --data-root --device --seed --fresh --runs --csv"),
-            ("evaluate", "--dataset --data-root --split --which --max-side --device --csv"),
-        ],
-    )
-    def test_every_option_is_explained(self, command, options):
-        result = call(command, "--help")
-        assert result.exit_code == 0
-        for option in options.split():
-            line = re.search(rf"^ .*{option}\b.*(\n {{10,}}.*)*", result.output, re.MULTILINE)
-            assert line, option
-            assert re.search(r"  \w+ \w+", line[0]), f"{option} has no help"
-        assert "HMODE_DATA" in result.output
+            assert command.get_short_help_str()
+            for option in command.params:
+                if isinstance(option, click.Option):
+                    assert option.help or option.name in ("port", "epochs"), (names, option.name)
+                    assert option.opts[0] in result.output
 
     def test_version(self):
         assert hmode.__version__ in call("--version").output
@@ -102,15 +89,16 @@ class TestTrain:
         assert float(row["mae"]) == pytest.approx(mae)
         assert float(row["mse"]) == pytest.approx(mse)
 
-    def test_again_it_only_loads(self, trained, tiny_sha, monkeypatch):
+    def test_again_it_only_loads(self, trained, tiny_sha):
         output, run_dir, _ = trained
-        monkeypatch.setattr(hmode.training._Loop, "run_epoch", None)
+        before = {path: path.stat().st_mtime_ns for path in run_dir.iterdir()}
         result = call(
             *("train", "hmode", "--profile", "smoke", "--dataset", "sha", "--data-root", tiny_sha),
             *("--device", "cpu", "--seed", 3, "--runs", run_dir.parents[2]),
         )
         assert result.exit_code == 0
         assert numbers(result.output) == numbers(output)
+        assert {path: path.stat().st_mtime_ns for path in run_dir.iterdir()} == before
 
 
 def errors_of(run_dir):
@@ -182,6 +170,29 @@ class TestFiles:
         monkeypatch.setattr("hmode.results.tables.aggregate", fail)
         message = one_line("tables", "--runs", tmp_path, "--to", tmp_path)
         assert message == f"Error: {tmp_path / 'x'}\\n: Permission denied"
+
+    @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+    @pytest.mark.parametrize(
+        ("start", "code", "last"),
+        [
+            (("-m", "hmode", "--version"), 128 + signal.SIGINT, "Aborted!"),
+            (("-c", "import hmode"), -signal.SIGINT, "KeyboardInterrupt"),
+        ],
+    )
+    def test_an_interrupt_while_torch_is_imported(
+        self, tmp_path, fresh_interpreter_environment, start, code, last
+    ):
+        """One line from a command; a library leaves the signal alone."""
+        (tmp_path / "torch.py").write_text("import time\nprint(flush=True)\ntime.sleep(60)\n")
+        environment = dict(fresh_interpreter_environment)
+        environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment["PYTHONPATH"]])
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen([sys.executable, *start], env=environment, **pipes) as process:
+            assert process.stdout.readline() == "\n"  # torch is being imported
+            process.send_signal(signal.SIGINT)
+            lines = process.communicate()[1].splitlines()
+        assert (process.returncode, lines[-1]) == (code, last)
+        assert len(lines) == 1 or last != "Aborted!"
 
     @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
     def test_a_terminated_unpacking_leaves_nothing(self, tmp_path):

@@ -1,7 +1,6 @@
 """The table of runs, and what is said of it: on results and errors made up by hand."""
 
 import json
-from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
@@ -10,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from hmode.errors import InputError, MissingFileError
+from hmode.errors import InputError
 from hmode.results import as_text, collect, compare, image_errors, load, save, summary
 from hmode.runs import write_csv
 
@@ -136,23 +135,16 @@ class TestCollect:
 
 
 class TestFiles:
-    @pytest.mark.parametrize("ending", ["csv", "parquet"])
-    def test_a_table_comes_back_digit_for_digit(self, tmp_path, ending):
-        if ending == "parquet":
-            pytest.importorskip("pyarrow")
+    def test_a_table_comes_back_digit_for_digit(self, tmp_path):
         for seed, mae in enumerate((1 / 3, 0.1 + 0.2, 1e-300)):
             write_run(tmp_path, seed=seed, fold=seed, mae=mae)
         frame = collect(tmp_path, "quick", "ucf_cc_50")
-        save(frame, tmp_path / f"t.{ending}")
-        pd.testing.assert_frame_equal(load(tmp_path / f"t.{ending}"), frame, check_exact=True)
+        none = collect(tmp_path, "paper", "synthetic")
+        for each in (none, frame):
+            save(each, tmp_path / "t.csv")
+            pd.testing.assert_frame_equal(load(tmp_path / "t.csv"), each, check_exact=True)
         assert list(frame["config"]) == ["0123e567"] * 3
         assert list(frame["torch"]) == ["2.10"] * 3
-
-    @pytest.mark.parametrize("profile", ["quick", "paper"])
-    def test_so_does_one_without_folds_or_without_runs(self, runs, profile):
-        frame = collect(runs, profile, "synthetic")
-        save(frame, runs / "t.csv")
-        pd.testing.assert_frame_equal(load(runs / "t.csv"), frame)
 
     def test_a_mixed_file_is_refused(self, runs):
         frame = collect(runs, "quick", "synthetic")
@@ -160,37 +152,27 @@ class TestFiles:
             save(frame.assign(**{column: ["a", "b", "c", "d"]}), runs / "t.csv")
             with pytest.raises(InputError, match=f"mixed table: {column} of .* has a, .* has b"):
                 load(runs / "t.csv")
+        save(frame.assign(mae="many"), runs / "t.csv")
+        with pytest.raises(InputError, match=r"t\.csv: not a readable table of runs: .*many"):
+            load(runs / "t.csv")
+        with pytest.raises(InputError, match="mixed table: profile"):
+            summary(pd.concat([frame, frame.assign(profile="paper")]))
 
     @pytest.mark.parametrize(
         ("text", "message"),
         [
+            (None, "no such table"),
             ("", "not a readable table of runs"),
             ('"', "not a readable table of runs"),
+            ("run,mae\nx,many\n", "not a table of runs, column 'experiment' is missing"),
             ("a,b\n1,2\n", "not a table of runs, column 'run' is missing"),
         ],
     )
     def test_what_is_no_table_of_runs_is_refused(self, tmp_path, text, message):
-        (tmp_path / "t.csv").write_text(text)
+        if text is not None:
+            (tmp_path / "t.csv").write_text(text)
         with pytest.raises(InputError, match=rf"t\.csv: {message}"):
             load(tmp_path / "t.csv")
-
-    def test_a_number_that_is_none_is_refused(self, runs):
-        save(collect(runs, "quick", "synthetic").assign(mae="many"), runs / "t.csv")
-        with pytest.raises(InputError, match=r"t\.csv: not a readable table of runs: .*many"):
-            load(runs / "t.csv")
-
-    def test_no_file_and_no_known_ending(self, tmp_path):
-        with pytest.raises(MissingFileError, match=r"t\.csv: no such table"):
-            load(tmp_path / "t.csv")
-        for touch in (load, lambda path: save(pd.DataFrame(), path)):
-            with pytest.raises(InputError, match=r"t\.txt: .* \.csv or \.parquet"):
-                touch(tmp_path / "t.txt")
-
-    @pytest.mark.skipif(find_spec("pyarrow") is not None, reason="pyarrow is installed")
-    def test_parquet_says_what_it_needs(self, tmp_path):
-        with pytest.raises(InputError, match="pip install pyarrow"):
-            save(pd.DataFrame(), tmp_path / "t.parquet")
-        assert not list(tmp_path.iterdir())
 
 
 class TestSummary:
@@ -244,11 +226,6 @@ class TestSummary:
         with pytest.raises(InputError, match=r"default is 'hmod', the table has .*'hmode'"):
             summary(frame, "hmod")
         assert "verdict" not in summary(frame, None)
-
-    def test_a_mixed_table_is_refused(self, runs):
-        frame = collect(runs, "quick", "synthetic")
-        with pytest.raises(InputError, match="mixed table: profile"):
-            summary(pd.concat([frame, frame.assign(profile="paper")]))
 
     def test_as_lines(self, tmp_path):
         for seed in (0, 1):
@@ -313,27 +290,12 @@ class TestCompare:
         assert found["low"] == pytest.approx(low, abs=0.05 * (high - low))
         assert found["high"] == pytest.approx(high, abs=0.05 * (high - low))
 
-    def test_images_that_agree_leave_the_range_of_the_seeds(self):
-        """All three draws are the least in 1 of 27 cases, more than the 2.5 % outside."""
-        found = compare(np.repeat([[1.0], [2.0], [6.0]], 10, axis=1))
-        assert (found["low"], found["high"]) == pytest.approx((1, 6))
-        assert found["difference"] == pytest.approx(3)
-
-    def test_seeds_that_agree_leave_the_spread_of_the_images(self):
-        row = np.random.default_rng(0).normal(0, 1, 400)
-        found = compare(np.tile(row, (3, 1)))
-        wide = 2 * 1.96 * row.std() / 20
-        assert found["high"] - found["low"] == pytest.approx(wide, rel=0.05)
-
     @pytest.mark.parametrize(
         ("shift", "verdict"), [(-40, "better"), (0, "no difference seen"), (40, "worse")]
     )
     def test_verdicts(self, shift, verdict):
         differences = noisy(np.random.default_rng(0), 3, 60, mean=shift)
         assert compare(differences)["verdict"] == verdict
-
-    def test_the_same_run_twice_is_no_difference(self):
-        assert compare(np.zeros((3, 5)))["verdict"] == "no difference seen"
 
     @pytest.mark.parametrize(
         ("seeds", "images", "verdict"),

@@ -161,8 +161,7 @@ class TestOneSweep:
         mae = json.loads((swept["plan"].folder(Job("baseline", 0)) / "result.json").read_text())
         assert any(f"baseline seed 0: MAE {mae['mae']:.2f}" in line for line in lines)
         assert any("table4/concat seed 1: FAILED, RuntimeError: out of luck" in x for x in lines)
-        assert all(re.search(r" \(about \d\d:\d\d left.*\)$", line) for line in lines[2:-1])
-        assert any("left, running " in line for line in lines)
+        assert all(re.search(r" \(about \d\d:\d\d left\)$", line) for line in lines[2:-1])
 
     def test_what_is_done_is_not_touched_again(self, swept):
         done = plan(swept["plan"].runs, "hmode", "baseline", seeds=2)
@@ -174,31 +173,24 @@ class TestOneSweep:
     def test_what_failed_can_be_made_good(self, swept, tmp_path, monkeypatch):
         """From the command line, which names what fails and ends with the table."""
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(cluster, "CPU_COUNT", 1)
-        runs = swept["plan"].runs
-        first = call_sweep(runs, "hmode", "table4/concat", "--seeds", 1, "--workers", 1)
+        runs, options = swept["plan"].runs, ("--seeds", 1, "--workers", 0)
+        first = call_sweep(runs, "hmode", "table4/concat", *options)
         assert first.exit_code == 1
-        failed = "1 of 2 runs failed:\ntable4/concat seed 0: "
-        assert failed in first.output
+        assert "1 of 2 runs failed:\ntable4/concat seed 0: " in first.output
         folder = swept["plan"].folder(Job("table4/concat", 0))
         (folder / "config.json").unlink()
         before = stamps(swept["plan"].folder(Job("hmode", 0)))
         table = tmp_path / "new" / "runs.csv"
-        second = call_sweep(runs, "table4/concat", "--seeds", 1, "--workers", 1, "--csv", table)
+        second = call_sweep(runs, "table4/concat", *options, "--csv", table)
         assert second.exit_code == 0, second.output
         assert "[1/1] table4/concat seed 0: MAE " in second.output
         lines = second.output.split("table4 on synthetic, smoke\n")[1].splitlines()
-        assert [line.split()[0] for line in lines] == [
-            "experiment",
-            "baseline",
-            "table4/concat",
-            "hmode",
-        ]
+        first_words = [line.split()[0] for line in lines]
+        assert first_words == ["experiment", "baseline", "table4/concat", "hmode"]
         assert lines[2].endswith("one seed")
         (row,) = csv.DictReader(table.open())
         assert (row["experiment"], row["seed"]) == ("table4/concat", "0")
         assert stamps(swept["plan"].folder(Job("hmode", 0))) == before
-        assert [path.name for path in tmp_path.iterdir()] == ["new"]  # nothing of Dask's
 
 
 @pytest.mark.slow
@@ -235,21 +227,12 @@ def test_a_killed_sweep_is_finished_by_the_same_command(tmp_path, fresh_interpre
 
 
 @pytest.mark.slow
-def test_a_local_cluster_s_workers_have_their_own_environments(tmp_path, monkeypatch):
+def test_a_local_cluster_s_workers_have_their_own_environments_on_loopback(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with local_cluster([{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]) as client:
+        client.wait_for_workers(2)
         found = client.run(lambda: (os.environ["CUDA_VISIBLE_DEVICES"], os.getpid()))
         assert set(client.nthreads().values()) == {1}
-    environments, processes = zip(*found.values(), strict=True)
-    assert sorted(environments) == ["0", "1"]
-    assert not any(map(psutil.pid_exists, processes))
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-def test_a_local_cluster_listens_on_loopback_alone():
-    with local_cluster([{"OMP_NUM_THREADS": "1"}]) as client:
-        client.wait_for_workers(1)
         here = psutil.Process()
         listening = [
             connection.laddr.ip
@@ -257,7 +240,11 @@ def test_a_local_cluster_listens_on_loopback_alone():
             for connection in process.net_connections(kind="inet")
             if connection.status == psutil.CONN_LISTEN
         ]
-    assert len(listening) >= 5  # scheduler, nanny, worker, and the web servers of two
+    environments, processes = zip(*found.values(), strict=True)
+    assert sorted(environments) == ["0", "1"]
+    assert not any(map(psutil.pid_exists, processes))
+    assert not list(tmp_path.iterdir())  # nothing of Dask's
+    assert len(listening) >= 8  # scheduler, nannies, workers, and their web servers
     assert set(listening) == {"127.0.0.1"}
 
 
@@ -299,26 +286,21 @@ class TestWorkers:
 
 
 class TestPlan:
-    def test_seed_by_seed_and_rows_that_are_one_run_once(self, tmp_path):
-        found = plan(tmp_path, "table1/hmode", "baseline", "table5/conv2", seeds=2, first_seed=3)
-        assert found.jobs == [
-            Job("hmode", 3),
-            Job("baseline", 3),
-            Job("hmode", 4),
-            Job("baseline", 4),
-        ]
-        assert found.folder(found.jobs[0]) == tmp_path / "smoke" / "synthetic" / "hmode-seed3"
+    def test_seed_by_seed_and_rows_that_are_one_run_once(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        names = ("table1/hmode", "baseline", "table5/conv2")
+        found = plan("here", *names, seeds=2, first_seed=3, data_root="there")
+        expected = [("hmode", 3), ("baseline", 3), ("hmode", 4), ("baseline", 4)]
+        assert found.jobs == [Job(*each) for each in expected]
+        # Workers stand elsewhere.
+        assert found.folder(found.jobs[0]) == tmp_path / "here/smoke/synthetic/hmode-seed3"
+        assert found.data_root == tmp_path / "there"
 
     def test_every_fold_is_a_run(self, tmp_path, monkeypatch):
         monkeypatch.setattr(sweeping, "splits", lambda *_: None)  # no data here
         found = plan(tmp_path, "hmode", seeds=1, dataset="ucf_cc_50")
         assert found.jobs == [Job("hmode", 0, fold) for fold in range(5)]
         assert str(found.jobs[4]) == "hmode seed 0 fold 4"
-
-    def test_folders_do_not_depend_on_where_a_worker_stands(self, tmp_path, monkeypatch):
-        monkeypatch.chdir(tmp_path)
-        found = plan("here", "hmode", data_root="there")
-        assert (found.runs, found.data_root) == (tmp_path / "here", tmp_path / "there")
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -357,13 +339,11 @@ class TestRefusals:
         ("arguments", "named"),
         [
             (("table99",), "'table99' is neither a table"),
-            (("table4/hmod",), "'table4/hmod' is neither a table"),
-            (("hmode", "--dataset", "qnrff"), "'qnrff' is unknown"),
             (("hmode", "--dataset", "sha", "--data-root", "nowhere"), "nowhere"),
             (("hmode", "--scheduler", "tcp://127.0.0.1:1"), "scheduler 'tcp://127.0.0.1:1' does"),
             (("hmode", "--scheduler", "somewhere"), "scheduler 'somewhere' does not answer"),
             (("hmode", "--workers", 10**6), "workers is 1000000, expected 1 to"),
-            (("hmode", "--csv", "runs.txt"), "runs.txt: a table's name ends in .csv or .parquet"),
+            (("hmode", "--csv", "runs.txt"), "runs.txt: a table's name ends in .csv"),
             (("hmode", "--csv", "/dev/null/runs.csv"), "/dev/null/runs.csv: cannot be written"),
         ],
     )
@@ -375,14 +355,6 @@ class TestRefusals:
         assert last.startswith("Error: ")
         assert named in last
         assert not list(tmp_path.iterdir())
-
-    @pytest.mark.parametrize(
-        "arguments", [("--seeds", 0), ("--seed", -1), ("--profile", "tiny"), ("--workers", -1)]
-    )
-    def test_values_out_of_range(self, arguments):
-        result = call("sweep", "hmode", *arguments)
-        assert result.exit_code == 2
-        assert f"Invalid value for '{arguments[0]}'" in result.output
 
     @pytest.mark.parametrize("name", ["hmode", "baseline", "table4/concat"])
     def test_a_mixed_table(self, tmp_path, name):

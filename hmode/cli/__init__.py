@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import click
 
-from hmode import __version__
+from hmode import __version__, start
 from hmode.cli.count import count_pictures
 from hmode.cli.data import data
 from hmode.cli.demo import demo
@@ -29,11 +29,9 @@ class _Commands(click.Group):
     warnings into one line each."""
 
     def invoke(self, context):
-        for stream in (
-            sys.stdout,
-            sys.stderr,
-        ):  # a name that the encoding lacks is no reason to end
-            if hasattr(stream, "reconfigure"):
+        start.imported()
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # a name that the encoding lacks is no reason to end
                 stream.reconfigure(errors="backslashreplace")
         try:
             with warnings.catch_warnings(), _terminable():

@@ -19,57 +19,60 @@ def options(*chosen):
     return add
 
 
-DATA_ROOT = click.option(
+def option(name: str, *more: str, help: str, **settings):
+    """An option that shows its default where it has one."""
+    shown = settings.get("default") is not None and not settings.get("is_flag")
+    return click.option(name, *more, help=help, show_default=shown, **settings)
+
+
+def path_option(name: str, *more: str, help: str, **settings):
+    """An option that takes a path."""
+    return option(name, *more, help=help, type=click.Path(path_type=Path), **settings)
+
+
+DATA_ROOT = path_option(
     "--data-root",
-    type=click.Path(path_type=Path),
     envvar="HMODE_DATA",
     show_envvar=True,
     help="Folder that holds the real data sets.",
 )
 DATA = options(
-    click.option(
+    option(
         "--dataset",
         default="synthetic",
-        show_default=True,
         help=f"Data set: {', '.join(DATASETS)}; see: hmode data list.",
     ),
     DATA_ROOT,
 )
-RUNS = click.option(
-    "--runs",
-    default="runs",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Folder of all runs.",
-)
-PROFILE = click.option(
+RUNS = path_option("--runs", default="runs", help="Folder of all runs.")
+PROFILE = option(
     "--profile",
     default="quick",
-    show_default=True,
     type=click.Choice(PROFILES),
     help="smoke: seconds; small: a minute a run; quick: a laptop's CPU; paper: the paper's.",
 )
-DEVICE = click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    help="Where to compute.",
+DEVICE = option(
+    "--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to compute."
 )
-SEED = click.option(
+SEED = option(
     "--seed",
     default=0,
-    show_default=True,
     type=click.IntRange(0, 2**63 - 1),
     help="Seed of initial weights, batches, crops and flips.",
 )
-SETTING = options(
-    PROFILE,
-    DATA,
-    DEVICE,
-    SEED,
-    click.option("--fresh", is_flag=True, help="Train again even where a trained run is there."),
-)
+FRESH = option("--fresh", is_flag=True, help="Train again even where a trained run is there.")
+SETTING = options(PROFILE, DATA, DEVICE, SEED, FRESH)
+TABLE = path_option("--csv", "table", help="Write one row a run to this file.")
+
+
+def seeds(default: int):
+    """How many seeds to train with."""
+    return option(
+        "--seeds",
+        default=default,
+        type=click.IntRange(min=1),
+        help="How many seeds to train with, counted up from --seed.",
+    )
 
 
 def printable(text: str) -> str:

@@ -4,18 +4,17 @@ from pathlib import Path
 
 import click
 
-from hmode.cli.options import DATA, RUNS
+from hmode.cli.options import DATA, RUNS, option, path_option
 from hmode.profiles import PROFILES
 
 
 @click.command()
-@click.option("--profile", default="small", show_default=True, type=click.Choice(PROFILES))
+@option("--profile", default="small", type=click.Choice(PROFILES), help="Profile of the runs.")
 @DATA
 @RUNS
-@click.option(
+@path_option(
     "--to",
     "folder",
-    type=click.Path(path_type=Path),
     help="Folder of runs.csv, tables.csv and claims.csv  [default: figures/PROFILE/DATASET, or "
     "RUNS/PROFILE/DATASET where the former has runs that are not among yours]",
 )

@@ -5,9 +5,10 @@ default is "hmode+rel", as in the paper; Tables IV to VII are about the network 
 REL, and so do the rows of Table IX before REL is added.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from hmode.errors import InputError
+from hmode.losses import SETTINGS
 from hmode.profiles import Profile, Schedule
 
 
@@ -53,17 +54,28 @@ class Experiment:
         return replace(usual, **(changes | {"loss": loss} | self.schedule))
 
 
+def _unlike_default(name: str) -> dict:
+    """The fields of `LossSettings` that a named one replaces."""
+    usual = asdict(SETTINGS["paper"])
+    return {key: value for key, value in asdict(SETTINGS[name]).items() if value != usual[key]}
+
+
+MEANS, PRINTED, OFFICIAL_LOSS, DM_COUNT = map(
+    _unlike_default, ("means", "printed", "official", "dmcount")
+)
 NO_REL = {"relative_weight": 0.0}
 
 
-def _hmode(title: str, loss: dict | None = None, **model) -> Experiment:
-    """HMoDE+REL with some of its settings replaced."""
-    return Experiment(title, {"model": "HMoDE", **model}, loss or {})
+def _rel(title: str, *losses: dict, of: str = "HMoDE", **network) -> Experiment:
+    """HMoDE+REL with some settings of its losses and its network replaced."""
+    return Experiment(
+        title, {"model": of, **network}, {k: v for each in losses for k, v in each.items()}
+    )
 
 
-def _gates(title: str, **model) -> Experiment:
+def _hmode(title: str, *losses: dict, **network) -> Experiment:
     """HMoDE without REL with some of its settings replaced."""
-    return _hmode(title, NO_REL, **model)
+    return _rel(title, NO_REL, *losses, **network)
 
 
 # The default has three names in the paper and many among its rows; it is trained once.
@@ -72,170 +84,144 @@ BASELINE, HMODE, HMODE_REL = "baseline", "hmode", "hmode+rel"
 # Where the paper is silent: the baseline's loss is on its average and on each of its maps, like
 # every other network's.
 TABLE_1 = {
-    BASELINE: Experiment("Baseline", {"model": "Baseline"}, NO_REL),
-    HMODE: _gates("HMoDE"),
-    HMODE_REL: _hmode("HMoDE+REL"),
+    BASELINE: _hmode("Baseline", of="Baseline"),
+    HMODE: _hmode("HMoDE"),
+    HMODE_REL: _rel("HMoDE+REL"),
 }
 
 # Ours* (crops of 512) against ours; under the other profiles, crops twice to four times as large.
 TABLE_2 = {
     "patch-default": HMODE_REL,
-    "patch-512": replace(_hmode("Ours*, large crops"), large_crop=True),
+    "patch-512": replace(_rel("Ours*, large crops"), large_crop=True),
 }
 
 TABLE_4 = {
     "average": BASELINE,
-    "concat": Experiment("Concat", {"model": "Concat"}, NO_REL),
-    "moe": _gates("MoE", depth=1),
-    "ord-13-2": _gates("HMoDE-ord ((E1, E3), E2)", groups=[[0, 2]]),
-    "ord-12-3": _gates("HMoDE-ord ((E1, E2), E3)", groups=[[0, 1]]),
-    "ord-1-23": _gates("HMoDE-ord (E1, (E2, E3))", groups=[[1, 2]]),
-    "iw": _gates("HMoDE (w/ iw)", gating="image"),
-    "phw": _gates("HMoDE (w/ phw)", gating="hard"),
-    "cg": _gates("HMoDE (w/ cg)", gating="channel"),
-    "no-attention": _gates("HMoDE (w/o att)", attention=None),
-    "no-importance": _hmode("HMoDE (w/o eim)", {**NO_REL, "importance_weight": 0.0}),
+    "concat": _hmode("Concat", of="Concat"),
+    "moe": _hmode("MoE", depth=1),
+    "ord-13-2": _hmode("HMoDE-ord ((E1, E3), E2)", groups=[[0, 2]]),
+    "ord-12-3": _hmode("HMoDE-ord ((E1, E2), E3)", groups=[[0, 1]]),
+    "ord-1-23": _hmode("HMoDE-ord (E1, (E2, E3))", groups=[[1, 2]]),
+    "iw": _hmode("HMoDE (w/ iw)", gating="image"),
+    "phw": _hmode("HMoDE (w/ phw)", gating="hard"),
+    "cg": _hmode("HMoDE (w/ cg)", gating="channel"),
+    "no-attention": _hmode("HMoDE (w/o att)", attention=None),
+    "no-importance": _hmode("HMoDE (w/o eim)", {"importance_weight": 0.0}),
     "hmode": HMODE,
 }
 
 DESIGNS = {"resblock": "ResBlock", "msblock": "MSBlock"}
 TABLE_5 = {
     "conv2": HMODE,
-    "conv4": _gates("4*Conv", gate1="conv4"),
-    "conv6": _gates("6*Conv", gate1="conv6"),
-    **{name: _gates(title, gate1=name) for name, title in DESIGNS.items()},
+    "conv4": _hmode("4*Conv", gate1="conv4"),
+    "conv6": _hmode("6*Conv", gate1="conv6"),
+    **{name: _hmode(title, gate1=name) for name, title in DESIGNS.items()},
 }
 TABLE_6 = {
-    place: HMODE if place == "EB3" else _gates(place, gate1_input=place)
+    place: HMODE if place == "EB3" else _hmode(place, gate1_input=place)
     for place in ("EB1", "EB2", "EB3", "DB3", "DB2", "DB1")
 }
 TABLE_7 = {
     "conv3": HMODE,
-    "conv6": _gates("6*Conv", attention="conv6"),
-    "conv9": _gates("9*Conv", attention="conv9"),
-    **{name: _gates(title, attention=name) for name, title in DESIGNS.items()},
+    "conv6": _hmode("6*Conv", attention="conv6"),
+    "conv9": _hmode("9*Conv", attention="conv9"),
+    **{name: _hmode(title, attention=name) for name, title in DESIGNS.items()},
 }
 
 TABLE_8 = {
     "k3-n2-d2": HMODE_REL,
-    "k4-n2-d2": _hmode("Ours (K=4, N=2, D=2)", experts=4),
-    "k4-n3-d2": _hmode("Ours (K=4, N=3, D=2)", experts=4, group_size=3),
-    "k3-n2-d3": _hmode("Ours (K=3, N=2, D=3)", depth=3),
+    "k4-n2-d2": _rel("Ours (K=4, N=2, D=2)", experts=4),
+    "k4-n3-d2": _rel("Ours (K=4, N=3, D=2)", experts=4, group_size=3),
+    "k3-n2-d3": _rel("Ours (K=3, N=2, D=3)", depth=3),
 }
 
 # The paper gives no weights for GRL and ALC; that of GRL matches its gradient to L_Des's.
 TABLE_9 = {
     "hmode": HMODE,
-    "grl": _hmode("+ GRL", {**NO_REL, "ranking_weight": 0.01}),
-    "alc": _hmode("+ ALC", {**NO_REL, "local_weight": 1.0}),
-    "double-branch": _hmode("+ DB + REL", local_head=True),
+    "grl": _hmode("+ GRL", {"ranking_weight": 0.01}),
+    "alc": _hmode("+ ALC", {"local_weight": 1.0}),
+    "double-branch": _rel("+ DB + REL", local_head=True),
     "one-branch": HMODE_REL,
-    "random": _hmode("+ REL (RR)", {"relative_mining": "random"}),
-    "matryoshka": _hmode("+ REL (MD)", {"relative_mining": "matryoshka"}),
+    "random": _rel("+ REL (RR)", {"relative_mining": "random"}),
+    "matryoshka": _rel("+ REL (MD)", {"relative_mining": "matryoshka"}),
     "hard": HMODE_REL,
 }
 
 # Both networks train with the schedule of all others, so that a row's difference is its loss; REL
 # beside DM-Count's terms, which are in people, is a sum in people too.
-DM_COUNT = {
-    "density_weight": 0.0,
-    "transport_weight": 0.1,
-    "count_weight": 1.0,
-    "variation_weight": 0.01,
-}
-DM_COUNT_REL = DM_COUNT | {"relative_weight": 0.01, "relative_reduction": "sum"}
+DM_COUNT_REL = {"relative_weight": 0.01, "relative_reduction": "sum"}
 TABLE_10 = {
-    "csrnet": Experiment("CSRNet", {"model": "CSRNet"}, NO_REL),
-    "csrnet+rel": Experiment("CSRNet +REL", {"model": "CSRNet"}),
-    "dm-count": Experiment("DM-Count", {"model": "DMCount"}, {**DM_COUNT, **NO_REL}),
-    "dm-count+rel": Experiment("DM-Count +REL", {"model": "DMCount"}, DM_COUNT_REL),
+    "csrnet": _hmode("CSRNet", of="CSRNet"),
+    "csrnet+rel": _rel("CSRNet +REL", of="CSRNet"),
+    "dm-count": _rel("DM-Count", DM_COUNT, of="DMCount"),
+    "dm-count+rel": _rel("DM-Count +REL", DM_COUNT, DM_COUNT_REL, of="DMCount"),
 }
 
 TABLE_11 = {
-    f"sublists-{n}": HMODE_REL if n == 3 else _hmode(f"REL({n}s)", {"sublists": n})
+    f"sublists-{n}": HMODE_REL if n == 3 else _rel(f"REL({n}s)", {"sublists": n})
     for n in range(1, 6)
 }
 
 FIG_6 = {
-    **{
-        f"w-{n}": HMODE_REL if n == 8 else _hmode(f"w = 1/{n}", {"cells": n})
-        for n in (64, 32, 16, 8, 4)
-    },
-    **{
-        f"s-{n}": HMODE_REL if n == 9 else _hmode(f"S = {n}", {"regions": n})
-        for n in (3, 6, 9, 12, 21, 30)
-    },
+    f"w-{n}": HMODE_REL if n == 8 else _rel(f"w = 1/{n}", {"cells": n}) for n in (64, 32, 16, 8, 4)
+} | {
+    f"s-{n}": HMODE_REL if n == 9 else _rel(f"S = {n}", {"regions": n})
+    for n in (3, 6, 9, 12, 21, 30)
 }
 
 
-def _trap(title: str, scale: float, density: str, relative: str) -> Experiment:
+def _trap(title: str, losses: dict, scale: float = 100.0) -> Experiment:
     """Short trainings of HMoDE+REL that differ in the scale of L_Des and REL only."""
-    loss = {"density_reduction": density, "relative_reduction": relative}
-    return Experiment(
-        title,
-        {"model": "HMoDE", "density_scale": scale},
-        loss | {"attention_reduction": density},
-        {"validate_every": 1, "average": 0.9},  # so short that a longer average would lag behind
+    return replace(
+        _rel(title, losses, density_scale=scale),
+        schedule={"validate_every": 1, "average": 0.9},  # longer averages would lag behind
         effort=0.25,
         watch_test=False,
     )
 
 
 TRAP = {
-    "printed-1": _trap("as printed, scale 1", 1.0, "mean", "sum"),
-    "printed-100": _trap("as printed, scale 100", 100.0, "mean", "sum"),
-    "sums-100": _trap("both sums, scale 100", 100.0, "sum", "sum"),
-    "means-100": _trap("both means, scale 100", 100.0, "mean", "mean"),
+    "printed-1": _trap("as printed, scale 1", PRINTED, 1.0),
+    "printed-100": _trap("as printed, scale 100", PRINTED),
+    "sums-100": _trap("both sums, scale 100", {}),
+    "means-100": _trap("both means, scale 100", MEANS),
 }
 
 # The paper against the released code, one difference at a time (`LossSettings`): its REL is
 # commented out of the training, which is the row "hmode".
-MEANS = {f"{term}_reduction": "mean" for term in ("density", "attention", "relative")}
-OFFICIAL_LOSS = {
-    "relative_form": "official",
-    "importance_form": "official",
-    "output_weights": "official",
-}
 WINDOW = {"window": 15}
 OFFICIAL = {
     "none": HMODE_REL,
-    "means": _hmode("means over pixels", MEANS),
-    "all-pairs": _hmode("REL over all pairs of a sub-list", {"relative_form": "official"}),
-    "batch-importance": _hmode("importance over the batch", {"importance_form": "official"}),
-    "output-weights": _hmode("outputs weighed 1, 2, 4", {"output_weights": "official"}),
-    "window": replace(_hmode("targets in 15 x 15 windows"), schedule=WINDOW),
+    "means": _rel("means over pixels", MEANS),
+    "all-pairs": _rel("REL over all pairs of a sub-list", {"relative_form": "official"}),
+    "batch-importance": _rel("importance over the batch", {"importance_form": "official"}),
+    "output-weights": _rel("outputs weighed 1, 2, 4", {"output_weights": "official"}),
+    "window": replace(_rel("targets in 15 x 15 windows"), schedule=WINDOW),
     "no-rel": HMODE,
-    "all": replace(_hmode("all of them", OFFICIAL_LOSS), schedule=WINDOW),
-    "all-no-rel": replace(
-        _hmode("all of them, without REL", OFFICIAL_LOSS | NO_REL), schedule=WINDOW
-    ),
+    "all": replace(_rel("all of them", OFFICIAL_LOSS), schedule=WINDOW),
+    "all-no-rel": replace(_hmode("all of them, without REL", OFFICIAL_LOSS), schedule=WINDOW),
 }
 
 # Why gates gate or do not, one cause at a time, all without REL: what keeps gating net 1 even (the
 # weight of L_Eim, 16,384 times as large beside means over crops of 128 x 128), how fast and how
 # long it learns, how it starts, and what it sees.
+FINAL = {"output_weights": "final"}
 GATES = {
     "default": HMODE,
-    "means": _hmode("means over pixels", MEANS | NO_REL),
+    "means": _hmode("means over pixels", MEANS),
     "importance-0": "table4/no-importance",
-    "importance-100": _hmode("L_Eim x 100", NO_REL | {"importance_weight": 100.0}),
-    "importance2": _hmode("L_Eim on gating net 2 too", NO_REL | {"importance2_weight": 1.0}),
-    "importance2-1000": _hmode(
-        "L_Eim x 1000 on gating net 2", NO_REL | {"importance2_weight": 1000.0}
-    ),
-    "rate-3": replace(_gates("three times the rate"), rate=3.0),
-    "rate-1-3": replace(_gates("a third of the rate"), rate=1 / 3),
-    "long": replace(_gates("three times the steps"), effort=3.0),
-    "he": _gates("He's initial weights", gate_std=None),
-    "no-relu": _gates("no ReLU before the softmax", gate_relu=False),
-    "final-only": _hmode("loss on the final map only", NO_REL | {"output_weights": "final"}),
-    "final-only-3": replace(
-        _hmode("the same at three times the rate", NO_REL | {"output_weights": "final"}), rate=3.0
-    ),
+    "importance-100": _hmode("L_Eim x 100", {"importance_weight": 100.0}),
+    "importance2": _hmode("L_Eim on gating net 2 too", {"importance2_weight": 1.0}),
+    "importance2-1000": _hmode("L_Eim x 1000 on gating net 2", {"importance2_weight": 1000.0}),
+    "rate-3": replace(_hmode("three times the rate"), rate=3.0),
+    "rate-1-3": replace(_hmode("a third of the rate"), rate=1 / 3),
+    "long": replace(_hmode("three times the steps"), effort=3.0),
+    "he": _hmode("He's initial weights", gate_std=None),
+    "no-relu": _hmode("no ReLU before the softmax", gate_relu=False),
+    "final-only": _hmode("loss on the final map only", FINAL),
+    "final-only-3": replace(_hmode("the same at three times the rate", FINAL), rate=3.0),
     "final-only-long": replace(
-        _hmode("the same, three times the steps", NO_REL | {"output_weights": "final"}),
-        rate=3.0,
-        effort=3.0,
+        _hmode("the same, three times the steps", FINAL), rate=3.0, effort=3.0
     ),
     "fine-input": "table6/DB1",
     "no-attention": "table4/no-attention",
@@ -245,20 +231,15 @@ GATES = {
 # of the profile), and how many crops a step takes. The learning rate stays.
 PRECISION = {
     "default": HMODE_REL,
-    "float32": replace(_hmode("float32 in full"), schedule={"precision": "no"}),
-    "bf16": replace(_hmode("bf16"), schedule={"precision": "bf16"}),
+    "float32": replace(_rel("float32 in full"), schedule={"precision": "no"}),
+    "bf16": replace(_rel("bf16"), schedule={"precision": "bf16"}),
 }
 BATCH = {
     "1": HMODE_REL,
-    **{
-        name: replace(_hmode(f"{title} the crops a step"), batch=factor)
-        for name, title, factor in (
-            ("1-8", "an eighth of", 1 / 8),
-            ("1-2", "half", 1 / 2),
-            ("2", "twice", 2.0),
-            ("4", "four times", 4.0),
-        )
-    },
+    "1-8": replace(_rel("an eighth of the crops a step"), batch=1 / 8),
+    "1-2": replace(_rel("half the crops a step"), batch=1 / 2),
+    "2": replace(_rel("twice the crops a step"), batch=2.0),
+    "4": replace(_rel("four times the crops a step"), batch=4.0),
 }
 
 # Each row is an experiment of its own or the name of the one that it is.

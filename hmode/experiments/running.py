@@ -27,6 +27,7 @@ from hmode.data import (
     open_dataset,
     true_counts,
 )
+from hmode.data.published import FOLDS
 from hmode.data.registry import Selection
 from hmode.errors import InputError
 from hmode.evaluation import evaluate, load_run, resolve_device
@@ -37,6 +38,13 @@ from hmode.profiles import Profile, Schedule, load_profile
 from hmode.runs import RunFolder, write_atomically
 from hmode.step import DEFAULT, Compute, computing, resolve_precision
 from hmode.training import Training, fit
+
+# Data sets with folds for cross validation and how many, with a published validation split, and
+# without public test annotations.
+FOLDED = {"ucf_cc_50": len(FOLDS)}
+PUBLISHED_VALIDATION = ("jhu", "trancos")
+UNLABELLED_TEST = ("nwpu",)
+MEASURED = 60  # crops that the batch norms of an encoder without any are measured on
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,50 +126,40 @@ def run(
         TrainingError: as `fit`.
     """
     name = canonical(name)
-    settings = load_profile(profile, dataset)
-    experiment = EXPERIMENTS[name]
-    resolve_device(device)  # refuses an unknown one before anything is written
-    run_dir = run_folder(runs, name, dataset, profile, seed, fold)
-    parts = splits(dataset, settings, data_root, fold)
-    folder = RunFolder(run_dir)
+    size, experiment = load_profile(profile, dataset), EXPERIMENTS[name]
+    schedule, where = experiment.settings(size), resolve_device(device)
+    folder = RunFolder(run_folder(runs, name, dataset, profile, seed, fold))
+    parts = splits(dataset, size, data_root, fold)
     with _alone(folder, fresh):
-        if not (folder.finished and folder.table("test.csv")):
-            parts = _decoded(parts, (dataset, str(data_root)), resolve_device(device))
+        trained = folder.finished and not fresh
+        if not (trained and folder.table("test.csv")):
+            parts = _decoded(parts, (dataset, str(data_root)), where)
         train, validation, test = parts
-        if folder.finished and not fresh:
-            model = _unfilled_model(experiment, settings, folder)
-        else:
-            model = initial_model(experiment, settings, seed, train)
-        schedule = experiment.settings(settings)
         training = fit(
-            model,
+            _untrained(experiment, size, seed, train, folder if trained else None),
             train,
             validation,
             schedule,
-            run_dir=run_dir,
+            run_dir=folder.path,
             seed=seed,
             resume=not fresh,
             test=test,
-            watch_test=experiment.watch_test and settings.watch_test,
+            watch_test=experiment.watch_test and size.watch_test,
             device=device,
             compute=compute,
             progress=progress,
         )
-        model = load_run(run_dir)
+        # Not the network that was trained: that one still lies in memory as training wants it.
+        model = load_run(folder.path)
         # Targets that say what is foreground are the profile's, the same for all rows.
-        measured = replace(settings.schedule, precision=schedule.precision)
-        evaluation = _cached_evaluation(run_dir, model, test, measured, device)
+        measured = replace(size.schedule, precision=schedule.precision)
+        evaluation = _tested(folder, model, test, measured, where)
         mean = float(true_counts(train).mean())
-        result = Result(
-            name,
-            seed,
-            model,
-            training,
-            evaluation,
-            mae(evaluation.true, mean),
-            mse(evaluation.true, mean),
-        )
-        _keep_record(result, dataset, profile, fold, device, schedule.precision, train)
+        errors = [error(evaluation.true, mean) for error in (mae, mse)]
+        result = Result(name, seed, model, training, evaluation, *errors)
+        about = {"dataset": dataset, "fold": fold, "profile": profile}
+        if PartialState().is_main_process and not (folder.path / "result.json").is_file():
+            _keep_record(folder, result, about, schedule.precision, device, train)
     return result
 
 
@@ -183,7 +181,7 @@ def run_folder(
     """
     if not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise InputError(f"seed is {seed!r}, expected a whole number from 0 to 2^63 - 1")
-    folds = FOLDS.get(dataset)
+    folds = FOLDED.get(dataset)
     if folds and fold not in range(folds):
         raise InputError(f"fold is {fold!r}, {dataset} has folds 0 to {folds - 1}")
     if not folds and fold is not None:
@@ -211,7 +209,9 @@ def splits(
 
     def part(split: str, options: dict) -> Sequence[CrowdImage]:
         images = open_dataset(dataset, data_root, split, **options, **chosen)
-        return images if profile.limit is None else _first(images, profile.limit)
+        if profile.limit is None:
+            return images
+        return Selection(images, range(min(profile.limit, len(images))))
 
     train = part("train", profile.train)
     test = part("val" if dataset in UNLABELLED_TEST else "test", profile.test)
@@ -223,13 +223,6 @@ def splits(
     if dataset in PUBLISHED_VALIDATION:
         return train, part("val", profile.test), test
     return (*hold_out(train), test)
-
-
-# Data sets with cross validation folds, with a validation split of their own, and without public
-# test annotations.
-FOLDS = {"ucf_cc_50": 5}
-PUBLISHED_VALIDATION = ("jhu", "trancos")
-UNLABELLED_TEST = ("nwpu",)
 
 
 def initial_model(
@@ -249,15 +242,17 @@ def initial_model(
     return model
 
 
-def _unfilled_model(experiment: Experiment, profile: Profile, folder: RunFolder) -> CountingNetwork:
-    """The network of a finished run without numbers: it asks for no initial weights."""
+def _untrained(
+    experiment: Experiment, profile: Profile, seed: int, train, finished: RunFolder | None
+) -> CountingNetwork:
+    """The network to train; of a finished run one without numbers, which asks for no weights."""
+    if finished is None:
+        return initial_model(experiment, profile, seed, train)
     with torch.device("meta"):
         model = build_model({**profile.model, **experiment.model})
-    model.initial_weights = folder.config().get("initial_weights")
+    model.initial_weights = finished.config().get("initial_weights")
     return model
 
-
-MEASURED = 60  # crops
 
 _in_memory: dict[str, tuple[Resident, ...]] = {}  # what _decoded returned last
 
@@ -274,62 +269,45 @@ def _decoded(parts: tuple, where: tuple, device: torch.device) -> tuple[Resident
     return _in_memory[key]
 
 
-def _first(dataset: Sequence[CrowdImage], limit: int) -> Selection:
-    return Selection(dataset, range(min(limit, len(dataset))))
-
-
-def _cached_evaluation(run_dir: Path, model, test, schedule: Schedule, device: str) -> Evaluation:
+def _tested(
+    folder: RunFolder, model: CountingNetwork, test, schedule: Schedule, device: torch.device
+) -> Evaluation:
     """The test evaluation stored in a run folder, made and stored the first time."""
-    folder = RunFolder(run_dir)
     rows = folder.table("test.csv")
     PartialState().wait_for_everyone()  # all have looked before one writes
-    if not rows:
-        chosen = resolve_device(device)
-        model.to(chosen)
-        with computing(schedule.precision, chosen):
-            rows = evaluate(model, test, sigma=schedule.sigma, window=schedule.window).table
-        model.cpu()
-        if PartialState().is_main_process:
-            folder.save_table("test.csv", rows)
-    try:
-        return Evaluation.from_table(rows)
-    except InputError as error:
-        raise InputError(f"{folder.path / 'test.csv'}: {error}") from None
+    if rows:
+        try:
+            return Evaluation.from_table(rows)
+        except InputError as error:
+            raise InputError(f"{folder.path / 'test.csv'}: {error}") from None
+    model.to(device)
+    with computing(schedule.precision, device):
+        evaluation = evaluate(model, test, sigma=schedule.sigma, window=schedule.window)
+    model.cpu()
+    if PartialState().is_main_process:
+        folder.save_table("test.csv", evaluation.table)
+    return evaluation
 
 
 def _keep_record(
-    result: Result,
-    dataset: str,
-    profile: str,
-    fold: int | None,
-    device: str,
-    precision: str,
-    train: Sequence[CrowdImage],
+    folder: RunFolder, result: Result, about: dict, precision: str, device: str, train
 ) -> None:
-    """Write the run's result.json, once: later versions did not train it."""
+    """Write a run's result.json."""
     import hmode  # whole by now; at the top of this file it is not
 
-    folder = RunFolder(result.training.run_dir)
-    path = folder.path / "result.json"
-    PartialState().wait_for_everyone()
-    if path.is_file() or not PartialState().is_main_process:
-        return
     densest = None  # people per pixel in the densest image: more than that was never seen
     if isinstance(train, Resident):  # else it was trained by another process, which was killed
         people = np.array([len(points) for points in train.points])
         densest = float((people / train.sizes.prod(axis=1)).max())
     timing = folder.numbers("timing.csv")
-    peaks = [row["peak_gib"] for row in timing if row["peak_gib"]]
     record = {
         "experiment": result.name,
-        "dataset": dataset,
-        "fold": fold,
-        "profile": profile,
+        **about,
         **result.row,
         **result.evaluation.errors,
         "epochs": len(timing),
         "seconds_per_epoch": result.training.seconds / len(timing),
-        "peak_gib": max(peaks, default=None),
+        "peak_gib": max((row["peak_gib"] for row in timing if row["peak_gib"]), default=None),
         "parameters": sum(p.numel() for p in result.model.parameters()),
         "densest": densest,
         "config": folder.identity(),
@@ -341,7 +319,7 @@ def _keep_record(
         "threads": torch.get_num_threads(),
     }
     text = json.dumps(record, indent=2) + "\n"
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_atomically(folder.path / "result.json", lambda path: path.write_text(text, "utf-8"))
 
 
 def device_name(device: str) -> str:

@@ -1,13 +1,13 @@
 """What the runs found: one table with a row a run, and what may be said of it."""
 
+from hmode.results.records import collect, complete, image_errors, load, require_uniform, save
 from hmode.results.summary import as_text, compare, summary
-from hmode.results.table import check_ending, collect, image_errors, load, require_uniform, save
 
 __all__ = [
     "as_text",
-    "check_ending",
     "collect",
     "compare",
+    "complete",
     "image_errors",
     "load",
     "require_uniform",

@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.stats import bootstrap
 
 from hmode.errors import InputError
-from hmode.results.table import complete, require_uniform
+from hmode.results.records import complete, require_uniform
 
 # What is summed up where it is there: errors in people (nae and mae_over_mean: shares), and cost.
 ERRORS = ["mae", "mse", "nae", "game0", "game1", "game2", "game3"]
@@ -61,7 +61,7 @@ def summary(
         own = means[means.index.get_level_values("experiment") == experiment]
         row = {"experiment": experiment, "seeds": len(own)}
         for name in numbers:
-            row |= {name: own[name].mean(), f"{name}_sd": own[name].std(ddof=1)}
+            row |= {name: own[name].mean(), f"{name}_sd": own[name].std()}
         if experiment == default:
             row["verdict"] = "default"
         elif default is not None:

@@ -14,26 +14,14 @@ from hmode.errors import InputError, MissingFileError, OutputError
 from hmode.experiments import EXPERIMENTS, canonical, rows
 from hmode.outputs import prepare
 from hmode.paper import claims, published
+from hmode.results.records import collect, complete, image_errors, load, save
 from hmode.results.summary import compare, differences, summary
-from hmode.results.table import collect, complete, image_errors, load, save
 
-# What the rows of a table are compared with.
-DEFAULTS = {
-    "table1": "baseline",
-    "table2": "hmode+rel",
-    "table4": "hmode",
-    "table5": "hmode",
-    "table6": "hmode",
-    "table7": "hmode",
-    "table8": "hmode+rel",
-    "table9": "hmode",
-    "table10": None,  # two pairs: see the claims
-    "table11": "hmode+rel",
-    "fig6": "hmode+rel",
-    "official": "hmode+rel",
-    "precision": "hmode+rel",
-    "batch": "hmode+rel",
-}
+# What the rows of a table are compared with; of Table X, two pairs, see the claims.
+DEFAULTS = {"table1": "baseline", "table2": "hmode+rel"}
+DEFAULTS |= dict.fromkeys([f"table{n}" for n in (4, 5, 6, 7)], "hmode")
+DEFAULTS |= {"table8": "hmode+rel", "table9": "hmode", "table10": None, "table11": "hmode+rel"}
+DEFAULTS |= dict.fromkeys(("fig6", "official", "precision", "batch"), "hmode+rel")
 # Comparisons of ours: the paper prints no numbers of their rows and claims nothing about them.
 OURS = ("official", "precision", "batch")
 FILES = ("runs", "tables", "claims")
@@ -42,11 +30,7 @@ FILES = ("runs", "tables", "claims")
 OUTCOMES = {
     "better": {"better": "held", "worse": "the opposite"},
     "no worse": {"better": "held", "worse": "did not hold", "no difference seen": "held"},
-    "alike": {
-        "better": "did not hold",
-        "worse": "did not hold",
-        "no difference seen": "held",
-    },
+    "alike": {"better": "did not hold", "worse": "did not hold", "no difference seen": "held"},
 }
 
 
@@ -68,18 +52,17 @@ def table(name: str, frame: pd.DataFrame, errors: pd.DataFrame | None = None) ->
     """
     if name not in DEFAULTS:
         raise InputError(f"table is {name!r}, expected one of {list(DEFAULTS)}")
-    experiments = [canonical(row) for row in rows(name)]
-    own = frame[frame["experiment"].isin(experiments)]
-    default = DEFAULTS[name]
-    if default not in set(own["experiment"]):
-        default = None
-    found = summary(own, default, errors).set_index("experiment") if len(own) else pd.DataFrame()
+    experiments = {row: canonical(row) for row in rows(name)}
+    own = frame[frame["experiment"].isin(experiments.values())]
+    default = DEFAULTS[name] if DEFAULTS[name] in set(own["experiment"]) else None
+    found = summary(own, default, errors).to_dict("records") if len(own) else []
+    ours = {line["experiment"]: line for line in found}
     printed = _printed(name)
     lines = []
-    for row, experiment in zip(rows(name), experiments, strict=True):
+    for row, experiment in experiments.items():
         line = {"table": name, "row": row, "title": EXPERIMENTS[experiment].title}
         line |= {"experiment": experiment} | (printed.get(row) or printed.get(experiment, {}))
-        lines.append(line | (found.loc[experiment].to_dict() if experiment in found.index else {}))
+        lines.append(line | ours.get(experiment, {}))
     return pd.DataFrame(lines)
 
 
@@ -164,8 +147,7 @@ def lacking(frame: pd.DataFrame, folder: str | Path) -> list[str]:
     """The runs of a folder's runs.csv that a table of runs does not have."""
     if not (Path(folder) / "runs.csv").is_file():
         return []
-    there = stored(folder, "runs")["run"]
-    return sorted(set(there) - set(frame["run"]))
+    return sorted(set(stored(folder, "runs")["run"]) - set(frame["run"]))
 
 
 def stored(folder: str | Path, name: str) -> pd.DataFrame:
@@ -246,7 +228,5 @@ def source(folder: str | Path) -> str:
     first = frame.iloc[0]
     seeds = sorted(frame["seed"].unique())
     which = f"seeds {seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"seed {seeds[0]}"
-    return (
-        f"{len(frame)} runs on {first['dataset']}, profile {first['profile']}, {which}, "
-        f"on {first['device']}, torch {first['torch']}"
-    )
+    what = f"{len(frame)} runs on {first['dataset']}, profile {first['profile']}, {which}"
+    return f"{what}, on {first['device']}, torch {first['torch']}"

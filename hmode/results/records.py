@@ -1,7 +1,6 @@
 """One table of runs, a row each, read from their folders; nothing is trained or counted again."""
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +8,14 @@ import pandas as pd
 
 from hmode.errors import InputError, MissingFileError
 from hmode.experiments import EXPERIMENTS
-from hmode.experiments.running import FOLDS
+from hmode.experiments.running import FOLDED
 from hmode.metrics import Evaluation
 from hmode.runs import RunFolder, read_json, write_atomically
 
 # The columns that everything here needs, and those that hold text.
 REQUIRED = ["run", "experiment", "dataset", "fold", "profile", "seed", "mae", "config", "device"]
-TEXT = [
-    "run",
-    "experiment",
-    "dataset",
-    "profile",
-    "config",
-    "hmode",
-    "torch",
-    "python",
-    "device",
-    "precision",
-]
+TEXT = ["run", "experiment", "dataset", "profile", "config"]
+TEXT += ["hmode", "torch", "python", "device", "precision"]
 
 # What may not be mixed, within which rows, and the way out.
 UNIFORM = [
@@ -59,35 +48,31 @@ def collect(
     """
     home = Path(runs) / profile / dataset
     paths = [*home.glob("*-seed*/result.json"), *home.glob("*-seed*/fold*/result.json")]
-    paths = [path for path in paths if ".partial" not in str(path.relative_to(home))]  # removed
     rows = []
     for path in paths:
-        row = {"run": path.parent.relative_to(runs).as_posix(), **_read_result(path)}
-        for name, expected in (("profile", profile), ("dataset", dataset)):
-            if row[name] != expected:
-                raise InputError(f"{path}: {name} is {row[name]!r}, expected {expected!r}")
-        rows.append(row)
+        run = path.parent.relative_to(runs).as_posix()
+        if ".partial" in run:  # on its way to be removed
+            continue
+        rows.append({"run": run, **_read_result(path, profile=profile, dataset=dataset)})
     frame = _typed(pd.DataFrame(rows, columns=None if rows else REQUIRED))
     if device is not None:
         frame = frame[frame["device"] == device]
-    if experiments is None:
-        experiments = sorted(frame["experiment"].unique())
-    place = {experiment: i for i, experiment in enumerate(experiments)}
-    frame = frame.assign(place=frame["experiment"].map(place)).dropna(subset="place")
-    frame = frame.sort_values(["place", "seed", "fold", "run"], ignore_index=True).drop(
-        columns="place"
-    )
+    names = sorted(frame["experiment"].unique()) if experiments is None else list(experiments)
+    frame = frame[frame["experiment"].isin(names)]
+    place = frame["experiment"].map(names.index).astype(int)
+    order = ["place", "seed", "fold", "run"]
+    frame = frame.assign(place=place).sort_values(order, ignore_index=True).drop(columns="place")
     require_uniform(frame)
     return frame
 
 
-def _read_result(path: Path) -> dict:
+def _read_result(path: Path, **expected: str) -> dict:
     result = read_json(path)
     if not isinstance(result, dict):
         raise InputError(f"{path}: not a run's result, expected an object")
-    missing = [name for name in REQUIRED if name != "run" and name not in result]
-    if missing:
-        raise InputError(f"{path}: not a run's result, {missing[0]!r} is missing")
+    for name in REQUIRED[1:]:
+        if name not in result:
+            raise InputError(f"{path}: not a run's result, {name!r} is missing")
     if result["experiment"] not in list(EXPERIMENTS):
         raise InputError(f"{path}: experiment is {result['experiment']!r:.60}, no row of ours")
     for name, value in result.items():
@@ -95,6 +80,9 @@ def _read_result(path: Path) -> dict:
         if not isinstance(value, wanted) or isinstance(value, bool):
             kind = "a text" if wanted == (str,) else "a number"
             raise InputError(f"{path}: {name} is {value!r:.60}, expected {kind}")
+    for name, value in expected.items():
+        if result[name] != value:
+            raise InputError(f"{path}: {name} is {result[name]!r}, expected {value!r}")
     return result
 
 
@@ -113,8 +101,7 @@ def require_uniform(frame: pd.DataFrame) -> None:
             different configurations or devices; or of the same fold and seed.
     """
     for column, within, way_out in UNIFORM:
-        groups = frame.groupby(within, dropna=False) if within else [((), frame)]
-        for _, group in groups:
+        for _, group in frame.groupby(within, dropna=False) if within else [((), frame)]:
             kinds = group.drop_duplicates(column)
             if len(kinds) > 1:
                 found = [f"{row['run']} has {row[column]}" for _, row in kinds[:2].iterrows()]
@@ -126,15 +113,12 @@ def require_uniform(frame: pd.DataFrame) -> None:
 
 
 def save(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write a table as CSV or Parquet, by the file's ending; numbers keep every digit.
+    """Write a table as CSV; numbers keep every digit.
 
     Raises:
-        InputError: the ending is another, or Parquet's library is not installed.
         OutputError: the file cannot be written.
     """
-    path = Path(path)
-    write = {".csv": frame.to_csv, ".parquet": frame.to_parquet}[check_ending(path)]
-    write_atomically(path, lambda partial: write(partial, index=False))
+    write_atomically(Path(path), lambda partial: frame.to_csv(partial, index=False))
 
 
 def load(path: str | Path) -> pd.DataFrame:
@@ -144,15 +128,10 @@ def load(path: str | Path) -> pd.DataFrame:
         MissingFileError: there is no such file.
         InputError: it is no table of runs, or a mixed one, see `require_uniform`.
     """
-    path = Path(path)
-    ending = check_ending(path)
-    if not path.is_file():
+    if not Path(path).is_file():
         raise MissingFileError(f"{path}: no such table")
-    try:
-        if ending == ".csv":  # all as text, for a hash may look like a number
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-        else:
-            frame = pd.read_parquet(path)
+    try:  # all as text, for a hash may look like a number
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
         missing = [name for name in REQUIRED if name not in frame]
         frame = frame if missing else _typed(frame)
     except (ValueError, TypeError) as error:
@@ -163,23 +142,10 @@ def load(path: str | Path) -> pd.DataFrame:
     return frame
 
 
-def check_ending(path: Path) -> str:
-    """A table's ending, .csv or .parquet.
-
-    Raises:
-        InputError: it is another, or Parquet's library is not installed.
-    """
-    if path.suffix not in (".csv", ".parquet"):
-        raise InputError(f"{path}: a table's name ends in .csv or .parquet")
-    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
-        raise InputError(f"{path}: Parquet needs pip install pyarrow; or end the name in .csv")
-    return path.suffix
-
-
 def complete(frame: pd.DataFrame) -> pd.DataFrame:
     """The runs of those seeds that have all folds of their data set."""
     folds = frame.groupby(["experiment", "seed"])["fold"].transform("nunique")
-    return frame[folds == frame["dataset"].map(FOLDS).fillna(0)]
+    return frame[folds == frame["dataset"].map(FOLDED).fillna(0)]
 
 
 def image_errors(frame: pd.DataFrame, runs: str | Path) -> pd.DataFrame:
