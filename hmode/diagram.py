@@ -9,8 +9,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hmode.method.gating import GATE2_CHANNELS
 from hmode.models.backbone import BLOCK_CHANNELS, STAGE_CHANNELS
-from hmode.models.gating import ATTENTION_DESIGNS, GATE1_DESIGNS, GATE2_CHANNELS
+from hmode.models.gating import ATTENTION_DESIGNS, GATE1_DESIGNS
 from hmode.plots import COLOURS
 
 GREY = "0.35"
