@@ -133,8 +133,6 @@ def blank(model):
         for value in (*model.parameters(), *model.buffers()):
             if value.is_floating_point():
                 value.fill_(float("nan"))
-    for level, members in enumerate(HMoDE(width=0.0625).members):
-        model.get_buffer(f"members{level}").copy_(members)
     return model
 
 
