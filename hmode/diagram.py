@@ -9,9 +9,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hmode.method.gating import GATE2_CHANNELS
-from hmode.models.backbone import BLOCK_CHANNELS, STAGE_CHANNELS
-from hmode.models.gating import ATTENTION_DESIGNS, GATE1_DESIGNS
+from hmode.method.gating import ATTENTION_CHANNELS, GATE1_CHANNELS, GATE2_CHANNELS
+from hmode.method.network import BLOCK_CHANNELS, STAGE_CHANNELS
 from hmode.plots import COLOURS
 
 GREY = "0.35"
@@ -101,13 +100,13 @@ def _mixture(ax: Axes):
 
 
 def _gates(ax: Axes):
-    layers = len(GATE1_DESIGNS["conv2"]) + 1
+    layers = len(GATE1_CHANNELS) + 1
     gate1 = f"$\\bf{{4}}$  gating net 1: {layers} convs, softmax\n[3 groups, 2 members, H/16, W/16]"
     _box(ax, 33, 10.3, gate1, COLOURS["groups"], 28, 5)
     _arrow(ax, (60.3, 12.8), (60.3, 17))
     ax.text(61, 14.2, "$G^1$", fontsize=10)
     ax.text(62, 9.7, "$L_{Eim}$", fontsize=9, color=LOSS)
-    attention = f"$\\bf{{5}}$  attention A\n{len(ATTENTION_DESIGNS['conv3']) + 1} convs, sigmoid"
+    attention = f"$\\bf{{5}}$  attention A\n{len(ATTENTION_CHANNELS) + 1} convs, sigmoid"
     _box(ax, 11.5, 3.4, attention, "black", 13, 5)
     ax.text(12.2, 6.5, "$L_{Att}$", fontsize=9, color=LOSS)
     ax.text(28.2, 3.4, "×", fontsize=14, ha="center", va="center_baseline")
