@@ -1,5 +1,7 @@
 """What became of claims, in a sentence and in a table: against counts made another way."""
 
+import re
+
 import pandas as pd
 import pytest
 
@@ -59,13 +61,19 @@ def test_the_sentences_say_what_the_stored_claims_say(table):
         judged = [o for o in seen if o not in ("not run", "one seed", "few seeds")]
         if judged:
             held, open_ = judged.count("held"), judged.count("no difference seen")
-            counts = (
-                f"{held} held, {len(judged) - held - open_} did not, {open_} show no difference"
-            )
+            others = f"{len(judged) - held - open_} did not, {open_} show no difference"
+            part = re.sub(r" \(\d+ as no difference is seen\)", "", part)
+            counts = f"{held} held, {others}"
             assert part == f"{place_name(place)}: of {len(judged)} claims {counts}"
         else:
             assert "claims" not in part
             assert ("not run" in part) == (set(seen) == {"not run"})
+
+
+def test_a_claim_of_nothing_that_holds_as_nothing_is_seen_is_told_apart():
+    rows = [claim("held", relation="no worse"), claim("held", "b/x", low=-2.0, high=-1.0)]
+    said = came_out("table4", {"full/sha": pd.DataFrame(rows)})
+    assert "2 held (1 as no difference is seen), 0 did not" in said
 
 
 class TestTable:

@@ -32,7 +32,9 @@ def came_out(table: str, claims: Mapping[str, pd.DataFrame]) -> str:
             seen = judged[~judged["outcome"].eq("no difference seen")]
             held = int((seen["outcome"] == "held").sum())
             wrong, open_ = len(seen) - held, len(judged) - len(seen)
-            counts = [f"{held} held", f"{wrong} did not", f"{open_} show no difference"]
+            weak = sum(_weakly(claim) for claim in judged.itertuples())
+            how = f"{held} held" + (f" ({weak} as no difference is seen)" if weak else "")
+            counts = [how, f"{wrong} did not", f"{open_} show no difference"]
             parts.append(f"{place_name(place)}: of {len(judged)} claims {', '.join(counts)}")
         elif mine["outcome"].ne("not run").any():
             parts.append(f"{place_name(place)}: one seed each, which judges nothing")
@@ -71,5 +73,9 @@ def _verdict(claim) -> str:
     text = f"{claim.difference:+.1f}"
     if pd.notna(claim.low):
         text += f" ({claim.low:+.1f} to {claim.high:+.1f})"
-    weak = claim.outcome == "held" and claim.relation != "better" and claim.low <= 0 <= claim.high
-    return f"{text}: {'held, as no difference is seen' if weak else claim.outcome}"
+    return f"{text}: {'held, as no difference is seen' if _weakly(claim) else claim.outcome}"
+
+
+def _weakly(claim) -> bool:
+    """Whether a claim that something brings nothing holds because nothing can be seen."""
+    return claim.outcome == "held" and claim.relation != "better" and claim.low <= 0 <= claim.high
