@@ -22,9 +22,9 @@ import hmode
 from hmode.density import batch_density_maps
 from hmode.experiments import EXPERIMENTS
 from hmode.experiments.running import initial_model
+from hmode.fast.batchnorm import SharedBatchNorm2d, synchronise_batch_norm
 from hmode.lab import Lab
 from hmode.losses import total_loss
-from hmode.models.batchnorm import SharedBatchNorm2d, synchronise_batch_norm
 from hmode.profiles import Schedule, load_profile
 
 WORLD = 2

@@ -9,8 +9,8 @@ from conftest import crowd
 
 from hmode.analysis import confusion, expert_weights, head_sizes, right_expert
 from hmode.data.camera import HEAD_WIDTH
-from hmode.data.sample import CrowdImage
 from hmode.errors import InputError
+from hmode.method.image import CrowdImage
 from hmode.models import Baseline, HMoDE
 
 

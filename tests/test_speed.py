@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 import hmode
-from hmode.memory import kept_memory
+from hmode.fast.batchnorm import synchronise_batch_norm
+from hmode.fast.layout import lay_out
+from hmode.fast.memory import kept_memory
+from hmode.fast.quick import QuickConv2d, suits
+from hmode.fast.unfolded import unfolded
+from hmode.fast.winograd import A_T, B_T, G, gains, winograd
 from hmode.models import for_inference
-from hmode.models.batchnorm import synchronise_batch_norm
-from hmode.models.layout import lay_out
-from hmode.models.quick import QuickConv2d, suits
-from hmode.models.unfolded import unfolded
-from hmode.models.winograd import A_T, B_T, G, gains, winograd
 
 CPU = torch.device("cpu")
 

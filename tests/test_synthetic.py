@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from hmode.data import synthetic
 from hmode.data.camera import HEAD_HEIGHT, Camera
-from hmode.data.sample import CrowdImage
 from hmode.data.synthetic import LENGTHS, SyntheticCrowd
 from hmode.errors import InputError
+from hmode.method.image import CrowdImage
 
 
 def digest(sample: CrowdImage) -> str:

@@ -1,7 +1,0 @@
-"""The former place of `hmode.method.network`."""
-
-import sys
-
-from hmode.method import network
-
-sys.modules[__name__] = network
