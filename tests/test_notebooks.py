@@ -233,7 +233,11 @@ SENTENCES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "begins", "expected"), SENTENCES, ids=lambda x: str(x)[:30])
+@pytest.mark.parametrize(
+    ("name", "begins", "expected"),
+    SENTENCES,
+    ids=lambda x: x[:30] if isinstance(x, str) else "said",
+)
 def test_what_came_out_is_what_the_table_says(name, begins, expected):
     """On the outputs that are committed with the notebooks."""
     cells = code(read(FOLDER / f"{name}.ipynb"))
