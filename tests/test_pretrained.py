@@ -16,11 +16,13 @@ from safetensors.torch import load_file
 from test_part_a import ROOT
 
 import hmode
+from hmode.analysis import confusion
 from hmode.cli import main
 from hmode.counting import count, fitted
 from hmode.data import open_dataset
 from hmode.doubts import Doubts, darkness, interval
 from hmode.errors import InputError, MissingFileError
+from hmode.evaluation import predict
 from hmode.metrics import mae, mse, nae
 from hmode.models import build_model
 from hmode.pretrained import (
@@ -243,6 +245,19 @@ class TestThoseThatCome:
         for row in rows[:20]:
             counted = count(images[by_name[row["image"]]].image, model)
             assert counted.count == pytest.approx(float(row["predicted"]), rel=1e-3, abs=0.01)
+
+
+def test_the_network_for_drawings_weighs_experts_by_the_size_of_heads():
+    images = open_dataset("scales", split="test", length=3)
+    model, stored = pretrained("scales"), {r["image"]: r for r in read_csv(FOLDER / "scales.csv")}
+    predictions = [predict(model, each) for each in images]
+    for each, found in zip(images, predictions, strict=True):
+        expected = float(stored[each.name]["predicted"])
+        assert float(found.count) == pytest.approx(expected, rel=1e-3, abs=0.01)
+    weights = [found.expert_weights()[0].numpy() for found in predictions]
+    heads = confusion(weights, images).heads
+    finest = heads[:, 0] / heads.sum(axis=1)
+    assert finest[0] > finest[1] > finest[2]
 
 
 def test_the_list_names_data_size_errors_terms_and_hash():
