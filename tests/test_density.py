@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reference import adaptive_sigma_by_pairs, density_by_points
 
@@ -33,6 +33,8 @@ def random_points(n, size, seed=0, margin=0.0):
     sigma=st.sampled_from([1e-30, 0.01, 0.3, 4.0, 50.0, 1e6]),
     window=st.sampled_from([None, 1, 3, 15, 101]),
 )
+@example(points=[(16.0, 5.0), (5.0, 20.0), (-0.5, 0.0), (0.0, 0.0)], height=20, width=16,
+         sigma=4.0, window=None)  # fmt: skip
 def test_map_sums_to_the_points_inside_the_frame(points, height, width, sigma, window):
     density = hmode.density_map(points, (height, width), sigma=sigma, window=window)
     inside = sum(0 <= x < width and 0 <= y < height for x, y in points)
