@@ -119,7 +119,7 @@ class TestCommittedForm:
         assert "papermill" not in metadata
 
     def test_is_small(self, path):
-        assert path.stat().st_size < 300_000
+        assert path.stat().st_size < 450_000
 
     def test_shows_pictures(self, path):
         outputs = [output for cell in code(read(path)) for output in cell.outputs]
