@@ -8,10 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from PIL import Image
 from scipy.io import savemat
 
 from hmode.data import CrowdImage
+
+# No test depends on wall time.
+settings.register_profile("hmode", deadline=None)
+settings.load_profile("hmode")
 
 os.environ["MPLBACKEND"] = "Agg"
 # A run repeats bit for bit only on the same number of threads; and tests run side by side.
