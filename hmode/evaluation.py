@@ -14,7 +14,7 @@ from hmode.errors import InputError
 from hmode.fast.memory import kept_memory
 from hmode.method.density import density_map
 from hmode.metrics import FOREGROUND, Evaluation, ImageCount, game_errors, people_in
-from hmode.models import CountingNetwork, Prediction, build_model, for_inference
+from hmode.models import CountingNetwork, Prediction, for_inference, outline
 from hmode.models.weights import require_fit
 from hmode.runs import RunFolder
 
@@ -201,8 +201,7 @@ def load_run(run_dir: str | Path, which: str = "best") -> CountingNetwork:
         InputError: it cannot be read, or its weights are of another network.
     """
     run = RunFolder(run_dir)
-    with torch.device("meta"):  # nothing is drawn, nor room made, for weights that are replaced
-        model = build_model(run.config()["model"])
+    model = outline(run.config()["model"])
     weights = run.weights(which)
     path = run.path / f"{which}.safetensors"
     require_fit(weights, model.state_dict(), f"{path}: not of the network of its config.json")

@@ -24,7 +24,7 @@ from hmode.errors import InputError, MissingFileError
 from hmode.evaluation import evaluate, load_run
 from hmode.metrics import Evaluation
 from hmode.metrics.evaluation import GAME_COLUMNS
-from hmode.models import CountingNetwork, build_model
+from hmode.models import CountingNetwork, outline
 from hmode.models.weights import require_fit
 from hmode.profiles import Schedule
 from hmode.runs import RunFolder, read_csv, read_json, write_atomically, write_csv
@@ -89,8 +89,7 @@ class Card:
             InputError: its file is missing or damaged.
         """
         path = folder / f"{self.name}.safetensors"
-        with torch.device("meta"):
-            model = build_model(self.model)
+        model = outline(self.model)
         state = read_weights(path, self.sha256)
         require_fit(state, model.state_dict(), f"{path}: not of the network of its card")
         model.load_state_dict(state, assign=True)

@@ -51,8 +51,12 @@ HEAVY = ["papermill", "ipywidgets", "IPython", "matplotlib", "seaborn", "pandas"
 HEAVY += ["distributed", "dask", "torchvision"]
 
 
-def test_importing_hmode_needs_no_notebook_and_no_plot_library(fresh_interpreter_environment):
-    code = "import sys, hmode; print(*{name.split('.')[0] for name in sys.modules})"
+COUNTS = "hmode.pretrained('scales')(torch.zeros(1, 3, 64, 64))"
+
+
+@pytest.mark.parametrize("does", ["pass", COUNTS], ids=["import", "count"])
+def test_counting_needs_no_notebook_no_plots_and_no_compiler(fresh_interpreter_environment, does):
+    code = f"import sys, hmode, torch; {does}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=fresh_interpreter_environment,
@@ -60,7 +64,8 @@ def test_importing_hmode_needs_no_notebook_and_no_plot_library(fresh_interpreter
         text=True,
         check=True,
     )
-    loaded = set(done.stdout.split())
-    assert {"hmode", "torch"} <= loaded
+    modules = set(done.stdout.split())
+    loaded = {name.split(".")[0] for name in modules}
+    assert {"hmode", "torch"} <= loaded and "torch._dynamo" not in modules
     assert not loaded & set(HEAVY)
     assert not [name for name in loaded if name.startswith("jupyter")]

@@ -33,7 +33,7 @@ from hmode.errors import InputError
 from hmode.evaluation import evaluate, load_run, resolve_device
 from hmode.experiments.registry import EXPERIMENTS, Experiment, canonical
 from hmode.metrics import Evaluation, mae, mse
-from hmode.models import CountingNetwork, build_model
+from hmode.models import CountingNetwork, build_model, outline
 from hmode.profiles import Profile, Schedule, load_profile
 from hmode.runs import RunFolder, write_atomically
 from hmode.step import DEFAULT, Compute, computing, resolve_precision
@@ -248,8 +248,7 @@ def _untrained(
     """The network to train; of a finished run one without numbers, which asks for no weights."""
     if finished is None:
         return initial_model(experiment, profile, seed, train)
-    with torch.device("meta"):
-        model = build_model({**profile.model, **experiment.model})
+    model = outline({**profile.model, **experiment.model})
     model.initial_weights = finished.config().get("initial_weights")
     return model
 

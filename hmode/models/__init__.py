@@ -1,5 +1,8 @@
 """Counting networks: the paper's with all variants, and two rivals."""
 
+import torch
+from torch.overrides import TorchFunctionMode
+
 from hmode.errors import InputError
 from hmode.fast.folded import for_inference
 from hmode.method.network import EncoderDecoder, MultiScaleNetwork
@@ -26,6 +29,22 @@ def build_model(config: dict, **more) -> CountingNetwork:
         raise InputError(f"model {name!r} does not take these settings: {error}") from None
 
 
+class _NothingDrawn(TorchFunctionMode):
+    """Draws no initial weights: on "meta" that would import PyTorch's compiler, two seconds."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function in (torch.nn.init.normal_, torch.Tensor.normal_, torch.Tensor.uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
+
+
+def outline(config: dict) -> CountingNetwork:
+    """The network of a `model.config` on "meta": shapes and names, for weights that are read."""
+    with torch.device("meta"), _NothingDrawn():
+        return build_model(config)
+
+
 __all__ = [
     "MODELS",
     "Baseline",
@@ -40,4 +59,5 @@ __all__ = [
     "build_model",
     "for_inference",
     "load_official",
+    "outline",
 ]
