@@ -630,6 +630,17 @@ def test_gradient_norms_are_those_of_a_backward_pass_and_leave_the_network_alone
     assert not norms
 
 
+def test_gradient_norms_of_parts_add_up_by_their_squares():
+    model, target = narrow(), density_map(64 * uniform(20, 2), (64, 64))[None, None]
+    parts = {name.split(".")[0] for name, _ in model.named_parameters()}
+    found = [gradient_norms(model, images(1, 3, 64, 64), target, within=f"{p}.") for p in parts]
+    whole = gradient_norms(model, images(1, 3, 64, 64), target)
+    for term, norm in whole.items():
+        assert sum(each[term] ** 2 for each in found) ** 0.5 == pytest.approx(norm, rel=1e-4)
+    with pytest.raises(InputError, match="within is 'nobody', expected the beginning"):
+        gradient_norms(model, images(1, 3, 64, 64), target, within="nobody")
+
+
 # Settings
 
 

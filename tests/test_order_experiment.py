@@ -21,6 +21,8 @@ def test_a_row_for_each_training_and_none_trained_twice(tmp_path):
     gradients = list(csv.DictReader(path.with_name("gradients.csv").open(newline="")))
     assert {row["moment"] for row in gradients} == {"start", "middle", "end"}
     assert all(float(row["norm"]) > 0 for row in gradients)
+    for row in gradients:  # the attention loss does not depend on gating net 1
+        assert (float(row["gate_norm"]) > 0) == (row["term"] != "attention")
     start = [
         [row["norm"] for row in gradients if (row["moment"], row["experiment"]) == ("start", name)]
         for name in ("hmode", "hmode+rel")

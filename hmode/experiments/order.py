@@ -101,18 +101,22 @@ def _mean_error(train, test) -> float:
 
 
 def pulls(model, sampler: CropSampler, sigma: float) -> list[dict]:
-    """How hard each loss term pulls at the weights, REL among them, with the default's sums over
-    pixels and with means: rows of settings, term, and norm, the length of its gradient, mean over
-    the first batches of an epoch."""
+    """How hard each loss term pulls, REL among them, with the default's sums over pixels and with
+    means: rows of settings, term, and norm and gate_norm, the length of its gradient over all
+    weights and over those of gating net 1, means over the first batches of an epoch."""
+    batches = list(islice(sampler.epoch(0), PROBED))
     rows = []
     for name in ("paper", "means"):
-        norms = [
-            gradient_norms(model, batch.images, _target(batch, sigma), SETTINGS[name])
-            for batch in islice(sampler.epoch(0), PROBED)
-        ]
-        for term in norms[0]:
-            mean = float(np.mean([each[term] for each in norms]))
-            rows.append({"settings": name, "term": term, "norm": mean})
+        looks = {
+            column: [
+                gradient_norms(model, each.images, _target(each, sigma), SETTINGS[name], within)
+                for each in batches
+            ]
+            for column, within in (("norm", ""), ("gate_norm", "inner_gates"))
+        }
+        for term in looks["norm"][0]:
+            means = {key: float(np.mean([e[term] for e in found])) for key, found in looks.items()}
+            rows.append({"settings": name, "term": term} | means)
     return rows
 
 
