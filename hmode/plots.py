@@ -1,8 +1,8 @@
 """Pictures: each function draws on axes it is given, or makes a figure and returns it.
 
 Density is drawn in "magma", gates and attention in "viridis", signed errors in "RdBu_r" around
-zero. Each thing has one colour in all figures (`COLOURS`); what is none of them takes seaborn's
-"colorblind" palette in turn.
+zero. Each thing has one colour in all figures (`COLOURS`); what is none of them takes those of
+`PALETTE` in turn, of which no thing has any.
 """
 
 from base64 import b64encode
@@ -31,7 +31,7 @@ from hmode.method.mixture import Level
 from hmode.metrics import Evaluation
 from hmode.models import HMoDE
 
-PALETTE = sns.color_palette("colorblind")
+PALETTE = ("#332288", "#999933", "#44aa99", "#cc6677", "#aa4499", "#661100", "#ddcc77")
 
 # What a colour means, in every figure. Experts are told apart under all common colour blindness,
 # and so are the networks; `groups` share one.
@@ -365,7 +365,7 @@ def dot_table(tables: dict, *, published: str = "sha", live: dict[str, float] | 
     by_panel = dict(zip(panels, axes[0], strict=True))
     if published in by_panel:
         ax, label = by_panel[published], "the paper"
-        ax.plot(printed, places - 0.25, "s", markersize=5, color=PALETTE[0], label=label)
+        ax.plot(printed, places - 0.25, "s", markersize=5, color=COLOURS["truth"], label=label)
     for i, (name, each) in enumerate(tables.items()):
         at = places + 0.22 * (i - (len(tables) - 1) / 2)
         _show_errors(by_panel[name.split("/")[-1]], each, at, colour=PALETTE[i + 1], label=name)

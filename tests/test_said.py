@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from hmode.lab import project_folder
-from hmode.paper.said import came_out, claims_table, place_name
+from hmode.paper.said import came_out, claims_table, headline, place_name
 
 STORED = project_folder() / "figures"
 PLACES = ("paper/sha", "full/sha", "small/synthetic")
@@ -74,6 +74,20 @@ def test_a_claim_of_nothing_that_holds_as_nothing_is_seen_is_told_apart():
     rows = [claim("held", relation="no worse"), claim("held", "b/x", low=-2.0, high=-1.0)]
     said = came_out("table4", {"full/sha": pd.DataFrame(rows)})
     assert "2 held (1 as no difference is seen), 0 did not" in said
+
+
+def test_a_headline_is_a_line_for_each_place_that_judges_and_leaves_noughts_out():
+    places = {
+        "full/sha": pd.DataFrame([claim("one seed")]),
+        "small/sha": pd.DataFrame([claim("held"), claim("no difference seen", "b/x")]),
+        "small/synthetic": pd.DataFrame([claim("held")]),
+    }
+    lines = headline("table4", places).split("\n")
+    assert [line.split(": ")[1] for line in lines] == [
+        "of 2 claims 1 held, 1 show no difference",
+        "of 1 claims 1 held",
+    ]
+    assert headline("table4", {"full/sha": places["full/sha"]}) == "No claim can be judged"
 
 
 class TestTable:

@@ -1,5 +1,6 @@
 """What came out for the claims of a table, in a sentence and in a table, from stored claims.csv."""
 
+import re
 from collections.abc import Mapping
 
 import pandas as pd
@@ -41,6 +42,13 @@ def came_out(table: str, claims: Mapping[str, pd.DataFrame]) -> str:
         else:
             parts.append(f"{place_name(place)}: not run")
     return "; ".join(parts) + "."
+
+
+def headline(table: str, claims: Mapping[str, pd.DataFrame]) -> str:
+    """The short of `came_out`: a line for each of the stored results that judge a claim."""
+    parts = came_out(table, claims).removesuffix(".").split("; ")
+    judged = [re.sub(r", 0 [^,]+", "", part) for part in parts if " claims " in part]
+    return "\n".join(judged) or "No claim can be judged"
 
 
 def claims_table(table: str, claims: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
