@@ -204,6 +204,14 @@ def change_by_rel():
     return off["HMoDE+REL"] - off["HMoDE"]
 
 
+def change_of_order():
+    rows = pd.DataFrame(stored_rows("order", "small/order"))
+    rows["wrong"] = 100 * rows["hard_wrong"] / rows["hard_pairs"]
+    seeds = [rows.pivot(index="seed", columns="experiment", values=key) for key in ("wrong", "mae")]
+    wrong, error = ((each["hmode+rel"] - each["hmode"]).mean() for each in seeds)
+    return [f"wrong order by {wrong:+.1f} points", f"MAE by {error:+.1f} people"]
+
+
 def worst_counted():
     rows = pd.DataFrame(stored_rows("04-counts"))
     worst = rows.loc[(rows["Baseline"] - rows["people"]).abs().idxmax()]
@@ -281,6 +289,7 @@ SENTENCES = [
         "As printed, the best ends at",
         lambda: [f"at {share:.2f}" if share else "dead maps" for share in trap()],
     ),
+    ("04-rel", "Over \\d+ seeds REL changes", change_of_order),
     ("04-rel", "Change of MAE with REL", lambda: [f"{change_by_rel():+.1f} people"]),
     (
         "05-ablations",
