@@ -59,6 +59,7 @@ def test_a_table_of_photographs_shares_the_papers_panel_and_says_what_was_not_ru
     photographs, drawn, difference = figure.axes
     assert [text.get_text() for text in photographs.texts] == ["not run"]
     assert not drawn.texts
+    assert photographs.lines[0].get_color() == plots.COLOURS["truth"]  # the paper's
     changes = [np.asarray(line.get_xdata(), float) for line in difference.lines]
     assert any(np.allclose(each, 100 / 30) for each in changes)  # in % of the default's MAE
     plt.close(figure)
@@ -76,7 +77,7 @@ def test_weights_that_hardly_vary_are_told_apart_in_print(ax):
 
 
 def test_each_thing_has_a_colour_of_its_own():
-    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
+    assert len({*plots.COLOURS.values(), *plots.PALETTE}) == len(plots.COLOURS) + len(plots.PALETTE)
     assert plots.colours(["E1", "something"]) == [plots.COLOURS["E1"], plots.PALETTE[1]]
 
 
