@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import zipfile
 
 import click
 import pytest
@@ -197,22 +196,20 @@ class TestFiles:
         assert len(lines) == 1 or last != "Aborted!"
 
     @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-    def test_a_terminated_unpacking_leaves_nothing(self, tmp_path):
-        archive = tmp_path / "a.zip"
-        with zipfile.ZipFile(archive, "w") as file:
-            file.writestr("a/b.txt", "text")
+    def test_what_is_terminated_cleans_up(self, tmp_path):
         code = (
             "import os, signal\n"
-            "from hmode.data import archives\n"
-            "from hmode.cli import main\n"
-            "archives._move = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+            "from hmode.cli import data, main\n"
+            "def check(*_):\n"
+            "    try:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+            "    finally:\n        print('cleaned up')\n"
+            "data.callback.__globals__['check'] = check\n"
             "main()"
         )
-        command = [sys.executable, "-c", code, "data", "unpack", archive]
-        done = subprocess.run([str(each) for each in command], capture_output=True, text=True)
-        assert done.returncode == 128 + signal.SIGTERM
-        assert done.stderr == ""
-        assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+        command = [sys.executable, "-c", code, "data", "check", "folder", "--root", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "")
+        assert done.stdout == "cleaned up\n"
 
 
 class TestRefusals:

@@ -248,7 +248,6 @@ class TestPlaces:
             ("evaluate", LONG),
             ("count", "FILE", "--weights", LONG),
             ("data", "check", "sha", "--root", LONG),
-            ("data", "unpack", LONG),
         ],
     )
     def test_that_cannot_be_are_one_line(self, tmp_path, monkeypatch, arguments):
