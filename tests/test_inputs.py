@@ -172,11 +172,10 @@ class TestLabels:
     def test_several_in_files_of_their_own_are_not_added_up(self, tmp_path):
         for name, label in (("a", "head"), ("b", "car")):
             picture(tmp_path / f"{name}.jpg")
-            text(tmp_path / f"{name}.json", json.dumps(labelme(HEADS[:1], label=label)))
+            text(tmp_path / f"{name}.json", json.dumps(labelme(name, HEADS[:1], label=label)))
         assert len(open_dataset("folder", tmp_path)[0].points) == 1
-        assert "b.json: points of several labels" in told(
-            lambda: [*open_dataset("folder", tmp_path)]
-        )
+        refused = told(lambda: [*open_dataset("folder", tmp_path)])
+        assert "b.json: points of several labels" in refused
 
     def test_one_or_all_are_chosen(self, tmp_path):
         folder = self.folder(tmp_path)

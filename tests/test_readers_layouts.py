@@ -183,9 +183,8 @@ class TestNwpu:
         for folder in ("images", "mats"):
             shutil.rmtree(home / folder)
         for split, missing in (("train", 4), ("val", 2), ("test", 2)):
-            with pytest.raises(
-                MissingFileError, match=rf"\.jpg: not there \(and {missing - 1} more"
-            ):
+            lacking = rf"\.jpg: not there \(and {missing - 1} more"
+            with pytest.raises(MissingFileError, match=lacking):
                 open_dataset("nwpu", tmp_path, split)
 
 
