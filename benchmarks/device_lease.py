@@ -94,8 +94,8 @@ def plans(keep_in: Path, tiny: bool, ends: float) -> None:
 # Several processes at once
 
 
-def prepare(keep_in: Path, output: Path, processes: int) -> None:
-    """Make the folders, bring what was sent along to where all of it is kept, and say where."""
+def at_once(keep_in: Path, output: Path, until: float, tiny: bool, processes: int) -> None:
+    """Let processes side by side do the plans, where all is kept; archives as they go."""
     output.mkdir(parents=True, exist_ok=True)
     (keep_in / "runs").mkdir(parents=True, exist_ok=True)
     if Path("data/lease").is_dir():
@@ -104,11 +104,6 @@ def prepare(keep_in: Path, output: Path, processes: int) -> None:
     os.environ["HMODE_DATA"] = str(keep_in)
     os.environ["HMODE_WEIGHTS"] = str(weights) if weights.is_file() else "none"
     os.environ["OMP_NUM_THREADS"] = str(max(1, cores // processes))
-
-
-def at_once(keep_in: Path, output: Path, until: float, tiny: bool, processes: int) -> None:
-    """Let processes side by side do the plans; archives as they go."""
-    prepare(keep_in, output, processes)
     ends = time.time() + until
     logs = [keep_in / "runs" / f"plans-{rank}.log" for rank in range(processes)]
     started = [SPAWN.Process(target=logged, args=(log, keep_in, tiny, ends)) for log in logs]
