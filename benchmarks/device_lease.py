@@ -23,12 +23,12 @@ import torch
 
 import hmode
 from hmode.analysis import gate_use
+from hmode.device import computing
 from hmode.evaluation import predict
 from hmode.experiments import rows, splits
 from hmode.models import for_inference
 from hmode.profiles import load_profile
 from hmode.runs import write_csv
-from hmode.step import computing
 from hmode.sweep import Job, Plan, sweep
 
 LOOKED_AT = 60  # test images whose gates are measured

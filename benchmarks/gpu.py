@@ -29,17 +29,11 @@ from benchmarks.ours import our_count, our_inference, our_targets, random_batch,
 from benchmarks.work import trained_norms
 from hmode.data import CrowdImage
 from hmode.data.crops import Batch
+from hmode.device import equal_sizes, float32_products, make_accelerator
+from hmode.fast.graphs import CapturedStep, can_be_captured
 from hmode.profiles import Schedule
 from hmode.runs import write_csv
-from hmode.step import (
-    CapturedStep,
-    Compute,
-    TrainingStep,
-    can_be_captured,
-    equal_sizes,
-    float32_products,
-    make_accelerator,
-)
+from hmode.step import Compute, TrainingStep
 
 DTYPES = {"no": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 

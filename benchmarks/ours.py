@@ -8,9 +8,10 @@ from torch import Tensor
 
 from hmode.data.crops import Batch
 from hmode.density import batch_density_maps
+from hmode.device import make_accelerator
 from hmode.models import HMoDE, Prediction, for_inference
 from hmode.profiles import Schedule, load_profile
-from hmode.step import TrainingStep, make_accelerator
+from hmode.step import TrainingStep
 
 SCHEDULE = replace(load_profile("paper", "sha").schedule, precision="no")
 
