@@ -7,7 +7,6 @@ import click
 from benchmarks import page as pages
 from benchmarks.cases import CASES, Case
 from benchmarks.limits import machine, measure_limits
-from benchmarks.profile import measure_profile
 from benchmarks.running import missed, run_case
 from benchmarks.scaling import measure_scaling
 from benchmarks.series import GOAL, measure_series, total
@@ -15,7 +14,7 @@ from benchmarks.work import Different
 from hmode.errors import HmodeError
 
 # What is measured besides the cases: {name of its table: a function that gives its rows}.
-PARTS = {"scaling": measure_scaling, "profile": measure_profile, "series": measure_series}
+PARTS = {"scaling": measure_scaling, "series": measure_series}
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,7 +39,7 @@ PARTS = {"scaling": measure_scaling, "profile": measure_profile, "series": measu
 def main(names, check, cheap, slack, repetitions, output):
     """Compare hmode with plain forms of what it computes, on this machine's CPU.
 
-    NAMES are cases, "scaling", "profile" or "series" (the notebooks, a quarter of an hour); none
+    NAMES are cases, "scaling" or "series" (the notebooks, a quarter of an hour); none
     means all of these, or with --check or --cheap all cases. What was measured takes the place of
     what the page had of it.
     """
@@ -73,23 +72,19 @@ def run_cases(
     Raises:
         ClickException: the two forms of a case do not give the same; it is not timed then.
     """
-    limits, measured, lines = {}, [], []
+    if not cases:
+        return [], False
+    limits, measured, lines = measure_limits(), [], []
+    click.echo(machine(limits))
     for case in cases:
-        if not case.possible:
-            click.echo(f"{case.name}: left out, this processor has no unit for {case.dtype}")
-            continue
-        if case.dtype not in limits:
-            limits[case.dtype] = measure_limits(dtype=case.dtype)
-            click.echo(machine(limits[case.dtype]))
         try:
-            row = run_case(case, limits[case.dtype], cheap=cheap, repetitions=repetitions)
+            row = run_case(case, limits, cheap=cheap, repetitions=repetitions)
         except Different as error:
             raise click.ClickException(f"{case.name}: {error}") from None
         click.echo(" | ".join([case.name, *pages.case_line(row)[1:]]))
         measured.append(row)
         lines += missed(row, case.cheap_goals if cheap else case.goals, slack)
-    if cases:
-        click.echo("\n".join([f"{len(lines)} goals missed", *lines]))
+    click.echo("\n".join([f"{len(lines)} goals missed", *lines]))
     return measured, bool(lines)
 
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-import torch
-
 from benchmarks import work
 from benchmarks.work import Work
 
@@ -53,7 +51,6 @@ class Case:
         goals: at full size.
         cheap_goals: of the cheap version; {} if there is none.
         repetitions: pairs that are timed.
-        dtype: of ours. bfloat16 is for processors that multiply it in units of their own.
     """
 
     name: str
@@ -63,12 +60,6 @@ class Case:
     goals: Goals
     cheap_goals: Goals = field(default_factory=dict)
     repetitions: int = 5
-    dtype: torch.dtype = torch.float32
-
-    @property
-    def possible(self) -> bool:
-        """Whether this processor is one for it."""
-        return self.dtype == torch.float32 or torch.cpu._is_amx_tile_supported()
 
 
 def _density(people: int) -> list[Case]:
@@ -86,7 +77,6 @@ FOR_STEP = "the step they are for (2 % of it = 50x)"
 STEP = "training step, full width, 8 crops of 128 x 128"
 COUNT = "count of an image, 1024 x 768, full width"
 LOSSES = {"ratio": 10, "memory ratio": 5}
-LOW = torch.bfloat16
 
 # fmt: off
 CASES = [
@@ -99,14 +89,8 @@ CASES = [
     Case("losses", "all losses of 7 maps, 16 crops of 256 x 256",
          "full-size maps, a loop per region", work.losses, LOSSES, LOSSES, repetitions=7),
     Case("step", STEP, "a plain step", work.step, {"ratio": 1.7}),
-    Case("step-bf16", f"{STEP}, bfloat16", "a plain step under autocast",
-         partial(work.step, low=True, other_low=True), {"ratio": 1.7, "seconds": 0.6}, dtype=LOW),
-    Case("step-bf16-float32", f"{STEP}, bfloat16", "a plain step in float32",
-         partial(work.step, low=True), {"ratio": 5}, dtype=LOW),
     Case("step-batch-1", STEP, "8 steps of one crop", work.step_in_ones, {"ratio": 2.5}),
     Case("inference", COUNT, "the network in eval mode",
          work.inference, {"ratio": 1.4}, {"ratio": 1.1}),
-    Case("inference-bf16", f"{COUNT}, bfloat16", "the network in eval mode, under autocast",
-         partial(work.inference, low=True), {"ratio": 1.2}, dtype=LOW),
 ]
 # fmt: on

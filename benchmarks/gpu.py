@@ -24,22 +24,16 @@ import torch
 import hmode
 from benchmarks import plain
 from benchmarks.limits import copy_bandwidth, median_seconds, product_rates
-from benchmarks.measure import flops, peak_memory, seconds
+from benchmarks.measure import flops, peak_memory
 from benchmarks.ours import our_count, our_inference, our_targets, random_batch, random_network
 from benchmarks.work import trained_norms
 from hmode.data import CrowdImage
 from hmode.data.crops import Batch
+from hmode.device import equal_sizes, float32_products, make_accelerator
+from hmode.fast.graphs import CapturedStep, can_be_captured
 from hmode.profiles import Schedule
 from hmode.runs import write_csv
-from hmode.step import (
-    CapturedStep,
-    Compute,
-    TrainingStep,
-    can_be_captured,
-    equal_sizes,
-    float32_products,
-    make_accelerator,
-)
+from hmode.step import Compute, TrainingStep
 
 DTYPES = {"no": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 
@@ -50,9 +44,7 @@ class Sizes:
 
     device: str = "cuda"
     width: float = 1.0
-    steps: tuple[tuple[int, int], ...] = (
-        *((128, 1), (128, 8), (128, 16), (128, 32), (256, 8), (256, 32)),
-    )  # (crop, batch)
+    steps: tuple = ((128, 1), (128, 8), (128, 16), (128, 32), (256, 8), (256, 32))  # (crop, batch)
     small: tuple[int, int] = (128, 8)
     large: tuple[int, int] = (256, 32)
     repetitions: int = 20
@@ -234,23 +226,13 @@ def counting(sizes: Sizes, found: Found) -> None:
     found.add("count of a whole image, bf16, ours", milliseconds(in_bf16, sizes), "ms")
 
 
-def compiled(sizes: Sizes, found: Found) -> None:
-    """What torch.compile adds, and what it costs before."""
-    for crop, crops in dict.fromkeys((sizes.small, sizes.large)):
-        batch = on_device(random_batch(crops, crop), sizes)
-        with made(sizes, "bf16", compile=True) as step:
-            call, name = partial(captured(step), batch), f"{crop}² x {crops}, bf16, compiled"
-            found.add(f"first step {name}", seconds(call), "s")
-            found.add(f"step {name}", milliseconds(call, sizes), "ms")
-
-
 @contextmanager
-def made(sizes: Sizes, precision: str, compile: bool = False) -> Iterator[TrainingStep]:
+def made(sizes: Sizes, precision: str) -> Iterator[TrainingStep]:
     """A step of `hmode.fit` under profile "paper", in its precision while inside."""
     schedule = replace(Schedule(), precision=precision)
     with float32_products(precision), equal_sizes():
         accelerator = make_accelerator(sizes.device, precision)
-        step = TrainingStep(accelerator, random_network(sizes.width), schedule, compile=compile)
+        step = TrainingStep(accelerator, random_network(sizes.width), schedule)
         step.begin_epoch(schedule.learning_rate, 0, 0)
         yield step
     if sizes.device == "cuda":
@@ -306,7 +288,7 @@ def noise_images(number: int, size: tuple[int, int]) -> list[CrowdImage]:
     ]
 
 
-PARTS = (limits, steps, agreement, against_plain, targets, trainings, counting, compiled)
+PARTS = (limits, steps, agreement, against_plain, targets, trainings, counting)
 
 
 @click.command()

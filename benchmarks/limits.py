@@ -23,13 +23,11 @@ class Limits:
 
     Attributes:
         products: floating-point operations per second of a matrix product, by who computes it.
-        dtype: of the product.
         bandwidth: bytes read and written per second by a copy.
     """
 
     products: dict[str, float]
     bandwidth: float
-    dtype: str = "float32"
 
     @property
     def flops(self) -> float:
@@ -48,7 +46,7 @@ def machine(limits: Limits) -> str:
     )
     return (
         f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, torch "
-        f"{torch.__version__.split('+')[0]}. Limits: {limits.dtype} matrix product {products}; "
+        f"{torch.__version__.split('+')[0]}. Limits: float32 matrix product {products}; "
         f"copy {limits.bandwidth / 1e9:.3g} GB/s."
     )
 
@@ -63,18 +61,12 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def measure_limits(device: str = "cpu", dtype=torch.float32, repetitions: int = 7) -> Limits:
+def measure_limits(device: str = "cpu") -> Limits:
     """The limits of a device, in a few seconds."""
-    return Limits(
-        products=product_rates(device, dtype, repetitions),
-        bandwidth=copy_bandwidth(device, repetitions),
-        dtype=str(dtype).removeprefix("torch."),
-    )
+    return Limits(product_rates(device), copy_bandwidth(device))
 
 
-def product_rates(
-    device: str = "cpu", dtype=torch.float32, repetitions: int = 7, sides=None
-) -> dict[str, float]:
+def product_rates(device: str = "cpu", dtype=torch.float32, repetitions=7) -> dict[str, float]:
     """FLOP/s of the product of two square matrices, of the side that suits the device best.
 
     On a CPU there are two products: `torch.mm` goes to the BLAS that torch was built with, MKL,
@@ -82,7 +74,7 @@ def product_rates(
     whose product is measured too.
     """
     rates: dict[str, float] = {}
-    for side in sides or SIDES[device]:
+    for side in SIDES[device]:
         for name, product in products(side, device, dtype).items():
             rate = 2 * side**3 / median_seconds(product, repetitions)
             rates[name] = max(rate, rates.get(name, 0.0))
@@ -100,9 +92,9 @@ def products(side: int, device: str, dtype) -> dict[str, Callable[[], object]]:
     return calls
 
 
-def copy_bandwidth(device: str = "cpu", repetitions: int = 7, size: int | None = None) -> float:
+def copy_bandwidth(device: str = "cpu", repetitions: int = 7) -> float:
     """Bytes per second, read and written, of copying one large array into another."""
-    source = torch.ones((size or COPIED[device]) // 4, device=device)
+    source = torch.ones(COPIED[device] // 4, device=device)
     target = torch.zeros_like(source)
     return 2 * source.nbytes / median_seconds(lambda: target.copy_(source), repetitions)
 

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from hmode.data.crops import Batch
 from hmode.density import batch_density_maps
+from hmode.device import make_accelerator
 from hmode.models import HMoDE, Prediction, for_inference
 from hmode.profiles import Schedule, load_profile
-from hmode.step import TrainingStep, make_accelerator
+from hmode.step import TrainingStep
 
 SCHEDULE = replace(load_profile("paper", "sha").schedule, precision="no")
 
@@ -20,9 +21,7 @@ def our_step(network: HMoDE, schedule: Schedule = SCHEDULE) -> TrainingStep:
     return TrainingStep(make_accelerator("cpu", schedule.precision), network.train(), schedule)
 
 
-def our_inference(network: HMoDE) -> HMoDE:
-    """The network as `hmode count` and `hmode evaluate` use it."""
-    return for_inference(network)
+our_inference = for_inference  # as `hmode count` and `hmode evaluate` use a network
 
 
 @torch.inference_mode()
@@ -85,14 +84,7 @@ def prediction_of(leaves: list[Tensor], side: int) -> Prediction:
 def trained_norms(network: HMoDE) -> None:
     """Give every batch norm other statistics, scales and shifts than a new one's."""
     generator = torch.Generator().manual_seed(0)
-    for norm in network.modules():
-        if not isinstance(norm, torch.nn.BatchNorm2d):
-            continue
-        for values, low, high in (
-            (norm.running_mean, -0.5, 0.5),
-            (norm.running_var, 0.5, 2.0),
-            (norm.weight, 0.5, 1.5),
-            (norm.bias, -0.2, 0.2),
-        ):
-            draws = torch.rand(len(values), generator=generator)
-            values.data.copy_(low + (high - low) * draws)
+    for norm in filter(lambda each: isinstance(each, torch.nn.BatchNorm2d), network.modules()):
+        ranges = {"running_mean": (-0.5, 0.5), "running_var": (0.5, 2.0)}
+        for name, bounds in (ranges | {"weight": (0.5, 1.5), "bias": (-0.2, 0.2)}).items():
+            getattr(norm, name).data.uniform_(*bounds, generator=generator)

@@ -127,14 +127,6 @@ def scaling_table(measured: list[dict]) -> str:
     return table(header, lines)
 
 
-def profile_table(measured: list[dict]) -> str:
-    *shares, totals = measured
-    kind, *header = totals
-    lines = [[row[kind], *(f"{row[name]:.1%}" for name in header)] for row in shares]
-    lines.append(["**time**", *(duration(totals[name]) for name in header)])
-    return table([kind, *header], lines)
-
-
 def series_table(measured: list[dict]) -> str:
     """Seconds of each notebook and of all, which have a goal."""
     lines = [
@@ -159,4 +151,4 @@ def size(bytes_: int) -> str:
     return f"{digits(bytes_ / factor)} {unit}"
 
 
-TABLES = {"scaling": scaling_table, "profile": profile_table, "series": series_table}
+TABLES = {"scaling": scaling_table, "series": series_table}

@@ -143,34 +143,26 @@ def losses(cheap: bool = False) -> Work:
     other = partial(value_and_gradients, plain.total_loss)
 
     def check():
-        of = "gradient of "
-        names = (
-            "loss",
-            *(of + n for n in ("experts", "groups", "final map", "gates", "attention")),
-        )
+        names = ("loss", "experts", "groups", "final map", "gates", "attention")
         for name, found, expected in zip(names, ours(), other(), strict=True):
-            require_close(name, found, expected, 1e-4)
+            require_close(f"loss or gradient of {name}", found, expected, 1e-4)
 
     moved = 4 * (target.numel() + 2 * sum(leaf.numel() for leaf in leaves))
     return Work(ours, other, check, traffic=moved, memory=True)
 
 
-def step(cheap: bool = False, *, low: bool = False, other_low: bool = False) -> Work:
-    """Two networks that start from the same weights; the check compares their first steps. `low`:
-    ours, and the other, in bfloat16."""
+def step(cheap: bool = False) -> Work:
+    """Two networks that start from the same weights; the check compares their first steps."""
     del cheap
     batch = random_batch(8, 128)
     network = random_network(1.0)
     plain_network = deepcopy(network)
-    ours = our_step(network, replace(SCHEDULE, precision="bf16" if low else "no"))
-    other = plain.PlainStep(plain_network, SCHEDULE.learning_rate, other_low)
+    ours = our_step(network)
+    other = plain.PlainStep(plain_network, SCHEDULE.learning_rate)
 
     def check():
-        if low:
-            require_as_exact(network, random_batch(2, 128))
-        else:
-            require_same_gradients(network, random_batch(2, 128))
-        require_close("loss", ours(batch)[0]["total"], other(batch), 1e-2 if low else 1e-5)
+        require_same_gradients(network, random_batch(2, 128))
+        require_close("loss", ours(batch)[0]["total"], other(batch), 1e-5)
 
     return Work(partial(ours, batch), partial(other, batch), check, steady=(STEADY, 0))
 
@@ -185,24 +177,8 @@ def require_same_gradients(network: HMoDE, batch: Batch) -> None:
     found, expected = deepcopy(network).double(), deepcopy(network).double()
     our_step(found)(batch)
     plain.PlainStep(expected, SCHEDULE.learning_rate)(batch)
-    require_close("gradients", gradients(found), gradients(expected), 1e-5)
-
-
-def require_as_exact(network: HMoDE, batch: Batch) -> None:
-    """Compare the gradients of a first step in bfloat16 with those in float32, of copies of a
-    network: ours may be off by as much as the plain form's under autocast, and half of that."""
-    ours, low, exact = (deepcopy(network) for _ in range(3))
-    our_step(ours, replace(SCHEDULE, precision="bf16"))(batch)
-    plain.PlainStep(low, SCHEDULE.learning_rate, low=True)(batch)
-    plain.PlainStep(exact, SCHEDULE.learning_rate)(batch)
-    true = gradients(exact)
-    allowed = 1.5 * ((gradients(low) - true).norm() / true.norm()).item()
-    require_close("gradients", gradients(ours), true, allowed)
-
-
-def gradients(network: HMoDE) -> Tensor:
-    """All of them, in one vector."""
-    return torch.cat([p.grad.flatten() for p in network.parameters()])
+    gradients = (torch.cat([p.grad.flatten() for p in n.parameters()]) for n in (found, expected))
+    require_close("gradients", *gradients, 1e-5)
 
 
 def step_in_ones(cheap: bool = False) -> Work:
@@ -214,24 +190,18 @@ def step_in_ones(cheap: bool = False) -> Work:
     return Work(partial(step, batch), partial(step, single), lambda: None, **same)
 
 
-def inference(cheap: bool = False, *, low: bool = False) -> Work:
+def inference(cheap: bool = False) -> Work:
     """Batch norms get statistics and weights of a trained network's kind first: not one, not zero.
 
-    The other counts as scripts do, on the final map at full size. `low`: both in bfloat16."""
+    The other counts as scripts do, on the final map at full size."""
     width, (height, length) = (0.25, (384, 512)) if cheap else (1.0, SIZE)
     network = random_network(width)
     trained_norms(network)
     images = torch.randn(1, 3, height, length, generator=torch.Generator().manual_seed(0))
-    with torch.autocast("cpu", torch.bfloat16, enabled=low):
-        folded = our_inference(deepcopy(network))
-
-    def in_turn(count, network):
-        with torch.autocast("cpu", torch.bfloat16, enabled=low):
-            return count(network, images)
+    ours = partial(our_count, our_inference(deepcopy(network)), images)
+    other = partial(plain.count, network, images)
 
     def check():
-        found, expected = in_turn(our_count, folded), plain.count(network, images)
-        require_close("count", found, expected, 1e-2 if low else 1e-4)
+        require_close("count", ours(), other(), 1e-4)
 
-    ours, other = partial(in_turn, our_count, folded), partial(in_turn, plain.count, network)
     return Work(ours, other, check, steady=(STEADY, 0))

@@ -6,6 +6,7 @@ import difflib
 import dis
 import re
 from collections.abc import Iterable
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from types import CodeType
@@ -108,6 +109,7 @@ def cells_for(notebook, target: int) -> list[int]:
         needed |= more
 
 
+@cache
 def _names(source: str) -> tuple[set[str], set[str]]:
     """The names that a cell reads before it makes them, and those that it makes or changes."""
     reads: set[str] = set()

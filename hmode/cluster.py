@@ -14,8 +14,8 @@ from dask.system import CPU_COUNT
 from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.system import MEMORY_LIMIT
 
+from hmode.device import resolve_device
 from hmode.errors import InputError
-from hmode.evaluation import resolve_device
 
 MEMORY_OF_A_WORKER = 4 * 2**30  # bytes, where the number of workers is not given
 PATIENCE = 10  # seconds for a scheduler to answer

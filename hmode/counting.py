@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from hmode.data.pictures import to_pixels
+from hmode.device import progress_bar
 from hmode.errors import InputError
-from hmode.evaluation import progress_bar
 from hmode.fast.memory import kept_memory
 from hmode.models import CountingNetwork, Prediction
 from hmode.tiling import LEAST_TILE, can_be_tiled, cut, predict

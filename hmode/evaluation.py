@@ -18,16 +18,7 @@ from hmode.models import CountingNetwork, Prediction, for_inference, outline
 from hmode.models.weights import require_fit
 from hmode.runs import RunFolder
 
-__all__ = [
-    "count_images",
-    "counted",
-    "evaluate",
-    "load_run",
-    "predict",
-    "process",
-    "progress_bar",
-    "resolve_device",
-]
+__all__ = ["count_images", "counted", "evaluate", "load_run", "predict", "resolve_device"]
 
 # Pixels that are counted at once: more no longer fit into a processor's cache; a GPU has room.
 BATCH = {"cpu": 2**18, "cuda": 2**23}

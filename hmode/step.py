@@ -11,42 +11,18 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from hmode.device import (
-    computing,
-    equal_sizes,
-    float32_products,
-    make_accelerator,
-    resolve_precision,
-)
+from hmode.device import make_accelerator
 from hmode.fast.average import RunningAverage
 from hmode.fast.batchnorm import synchronise_batch_norm
-from hmode.fast.graphs import CapturedStep, can_be_captured, empty_like, fill, power_of_two
 from hmode.fast.layout import lay_out
 from hmode.losses import total_loss
 from hmode.method import training
 from hmode.method.crops import Batch
-from hmode.method.density import batch_density_maps
 from hmode.method.network import CountingNetwork
 from hmode.method.prediction import Prediction
 from hmode.profiles import Schedule
 
-__all__ = [
-    "DEFAULT",
-    "CapturedStep",
-    "Compute",
-    "RunningAverage",
-    "TrainingStep",
-    "batch_density_maps",
-    "can_be_captured",
-    "computing",
-    "empty_like",
-    "equal_sizes",
-    "fill",
-    "float32_products",
-    "make_accelerator",
-    "power_of_two",
-    "resolve_precision",
-]
+__all__ = ["DEFAULT", "Compute", "TrainingStep", "make_accelerator"]
 
 
 @dataclass(frozen=True)

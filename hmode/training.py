@@ -16,25 +16,22 @@ from torch import Tensor
 
 from hmode import checkpoint
 from hmode.data import CropSampler, CrowdImage, Resident, identify
-from hmode.device import progress_bar
+from hmode.device import (
+    equal_sizes,
+    float32_products,
+    make_accelerator,
+    progress_bar,
+    resolve_precision,
+)
 from hmode.errors import InputError, TrainingError
 from hmode.evaluation import evaluate
+from hmode.fast.graphs import CapturedStep, can_be_captured
 from hmode.fast.memory import kept_memory
 from hmode.method.training import require_finite, run_epoch
 from hmode.models import CountingNetwork
 from hmode.profiles import Schedule
 from hmode.runs import RunFolder, read_checkpoint
-from hmode.step import (
-    DEFAULT,
-    CapturedStep,
-    Compute,
-    TrainingStep,
-    can_be_captured,
-    equal_sizes,
-    float32_products,
-    make_accelerator,
-    resolve_precision,
-)
+from hmode.step import DEFAULT, Compute, TrainingStep
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """The paper's tables with our runs beside them: printed as published, nothing left out."""
 
 import re
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,13 @@ from hmode.results.tables import aggregate
 STORED = project_folder() / "figures"
 
 
+@cache
+def stored(name):
+    """A table with the stored runs, and its text; they are only looked at."""
+    table = as_printed(name, figures=STORED)
+    return table, table.frame()
+
+
 def columns(name):
     return [key for key in published(name)[0] if key not in ("method", "experiment", "venue")]
 
@@ -24,8 +32,7 @@ def columns(name):
 @pytest.mark.parametrize("name", TITLES)
 class TestAsThePaperPrints:
     def test_every_published_number_stands_in_its_column(self, name):
-        table = as_printed(name, figures=STORED)
-        frame = table.frame()
+        _, frame = stored(name)
         theirs = frame.loc[:, [heading != "ours" for _, heading in frame.columns]]
         assert theirs.shape == (len(published(name)), len(columns(name)))
         for i, row in enumerate(published(name)):
@@ -34,7 +41,7 @@ class TestAsThePaperPrints:
             assert list(theirs.iloc[i]) == expected
 
     def test_the_best_of_each_column_is_bold(self, name):
-        table = as_printed(name, figures=STORED)
+        table, _ = stored(name)
         place = [i for i, (_, heading) in enumerate(table.columns) if heading != "ours"]
         for i, key in zip(place, columns(name), strict=True):
             bold = [cells[i][0][0].text for _, cells in table.rows if cells[i][0][0].best]
@@ -42,7 +49,7 @@ class TestAsThePaperPrints:
             assert {float(text) for text in bold} == (set() if key in COSTS else {least})
 
     def test_a_row_of_ours_has_numbers_or_says_that_it_was_not_run(self, name):
-        frame = as_printed(name, figures=STORED).frame()
+        _, frame = stored(name)
         ours = frame.loc[:, [heading == "ours" for _, heading in frame.columns]]
         for row, cells in zip(published(name), ours.to_numpy(), strict=True):
             for text in cells:
@@ -52,7 +59,7 @@ class TestAsThePaperPrints:
                     assert text == ""
 
     def test_is_html_and_text(self, name):
-        table = as_printed(name, figures=STORED)
+        table, _ = stored(name)
         html = table._repr_html_()
         assert html.count("<td>") == len(table.rows) * len(table.columns)
         assert TITLES[name] in html
@@ -62,7 +69,7 @@ class TestAsThePaperPrints:
 
 def test_ours_are_those_of_the_stored_runs():
     runs = pd.read_csv(STORED / "full" / "sha" / "runs.csv")
-    frame = as_printed("table1", figures=STORED).frame()
+    _, frame = stored("table1")
     for name in ("Baseline", "HMoDE", "HMoDE+REL"):
         own = runs[runs["experiment"] == name.lower()]
         line = f"full ({len(own)}): {own['mae'].mean():.1f} ± {own['mae'].std():.1f} / "
@@ -103,8 +110,8 @@ class TestOnRunsMadeUp:
 
 def test_rows_that_are_one_experiment_have_one_number():
     """Average in Table IV is the baseline of Table I."""
-    first = as_printed("table1", figures=STORED).frame().loc["Baseline", ("SHA", "ours")]
-    fourth = as_printed("table4", figures=STORED).frame().loc["Average", ("SHA", "ours")]
+    first, fourth = (stored(name)[1] for name in ("table1", "table4"))
+    first, fourth = first.loc["Baseline", ("SHA", "ours")], fourth.loc["Average", ("SHA", "ours")]
     assert re.sub(r"\*", "", first) == fourth
     assert canonical("table4/average") == "baseline"
 

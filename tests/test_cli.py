@@ -6,16 +6,17 @@ import re
 import signal
 import subprocess
 import sys
-import zipfile
 
 import click
 import pytest
 from click.testing import CliRunner
 from conftest import write_shanghaitech
+from matplotlib.figure import Figure
 
 import hmode
 from hmode.cli import main
-from hmode.outputs import harmless
+from hmode.outputs import harmless, prepare
+from hmode.report import save_picture
 
 
 def call(*arguments):
@@ -136,15 +137,17 @@ class TestEvaluate:
 class TestFiles:
     def test_pictures_replace_pictures_of_ours_only(self, trained, tiny_sha, tmp_path):
         data = ("--dataset", "sha", "--data-root", tiny_sha, "--max-side", 256, "--device", "cpu")
-        for ending in ("png", "pdf", "svg"):
-            picture = tmp_path / f"p.{ending}"
-            for _ in range(2):
-                result = call("evaluate", trained[1], *data, "--picture", picture)
-                assert result.exit_code == 0, result.output
-            picture.write_bytes(b"a photograph")
-            message = one_line("evaluate", trained[1], *data, "--picture", picture)
-            assert "is there and is no picture of ours" in message
-            assert picture.read_bytes() == b"a photograph"
+        picture = tmp_path / "p.png"
+        for _ in range(2):
+            result = call("evaluate", trained[1], *data, "--picture", picture)
+            assert result.exit_code == 0, result.output
+        picture.write_bytes(b"a photograph")
+        message = one_line("evaluate", trained[1], *data, "--picture", picture)
+        assert "is there and is no picture of ours" in message
+        assert picture.read_bytes() == b"a photograph"
+        for ending in ("pdf", "svg"):
+            save_picture(Figure(), tmp_path / f"p.{ending}")
+            prepare(tmp_path / f"p.{ending}", "picture")
 
     @pytest.mark.parametrize("command", ["train", "evaluate", "sweep"])
     def test_tables_replace_tables_of_ours_only(self, trained, tmp_path, command):
@@ -197,22 +200,20 @@ class TestFiles:
         assert len(lines) == 1 or last != "Aborted!"
 
     @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-    def test_a_terminated_unpacking_leaves_nothing(self, tmp_path):
-        archive = tmp_path / "a.zip"
-        with zipfile.ZipFile(archive, "w") as file:
-            file.writestr("a/b.txt", "text")
+    def test_what_is_terminated_cleans_up(self, tmp_path):
         code = (
             "import os, signal\n"
-            "from hmode.data import archives\n"
-            "from hmode.cli import main\n"
-            "archives._move = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+            "from hmode.cli import data, main\n"
+            "def check(*_):\n"
+            "    try:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
+            "    finally:\n        print('cleaned up')\n"
+            "data.callback.__globals__['check'] = check\n"
             "main()"
         )
-        command = [sys.executable, "-c", code, "data", "unpack", archive]
-        done = subprocess.run([str(each) for each in command], capture_output=True, text=True)
-        assert done.returncode == 128 + signal.SIGTERM
-        assert done.stderr == ""
-        assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+        command = [sys.executable, "-c", code, "data", "check", "folder", "--root", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "")
+        assert done.stdout == "cleaned up\n"
 
 
 class TestRefusals:

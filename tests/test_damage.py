@@ -10,10 +10,12 @@ from contextlib import contextmanager
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hmode import training
 from hmode.cli import main
+from hmode.data.pictures import read_image
 from hmode.errors import InputError
 from hmode.experiments import run
 from hmode.runs import RunFolder
@@ -113,6 +115,10 @@ class TestConfigurations:
             refused = pytest.raises(InputError, match=rf"{name}: cannot be read: Permission denied")
             with unreadable(folder / name), refused:
                 getattr(RunFolder(folder), read)()
+        Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+        refused = pytest.raises(InputError, match=r"a\.png: cannot be read: Permission denied")
+        with unreadable(tmp_path / "a.png"), refused:
+            read_image(tmp_path / "a.png")
 
 
 @contextmanager
@@ -248,7 +254,6 @@ class TestPlaces:
             ("evaluate", LONG),
             ("count", "FILE", "--weights", LONG),
             ("data", "check", "sha", "--root", LONG),
-            ("data", "unpack", LONG),
         ],
     )
     def test_that_cannot_be_are_one_line(self, tmp_path, monkeypatch, arguments):

@@ -1,7 +1,6 @@
-"""hmode data: list, check and unpack, as a user sees them."""
+"""hmode data: list and check, as a user sees them."""
 
 import shutil
-import zipfile
 
 import numpy as np
 import pytest
@@ -185,19 +184,3 @@ class TestSheet:
         sheet = tmp_path / "sheet.png"
         output = hmode_data("check", "sha", "--root", tmp_path, "--sheet", sheet, code=1)
         assert "the first 2 images" in output
-
-
-class TestUnpack:
-    def test_what_was_unpacked_is_printed(self, tmp_path):
-        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-            archive.writestr("set/1.txt", "1")
-        output = hmode_data("unpack", tmp_path / "a.zip", "--to", tmp_path / "to", code=0)
-        assert output.splitlines() == [str(tmp_path / "to" / "set")]
-
-    def test_a_refusal_is_one_line_and_exit_code_2(self, tmp_path):
-        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-            archive.writestr("../1.txt", "1")
-        output = hmode_data("unpack", tmp_path / "a.zip", code=2)
-        assert output.startswith("Error: ")
-        assert output.count("\n") == 1
-        assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]

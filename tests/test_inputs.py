@@ -169,6 +169,14 @@ class TestLabels:
         dataset = open_dataset("folder", self.folder(tmp_path))
         assert "points of several labels, ['car', 'head']" in told(lambda: dataset[0])
 
+    def test_several_in_files_of_their_own_are_not_added_up(self, tmp_path):
+        for name, label in (("a", "head"), ("b", "car")):
+            picture(tmp_path / f"{name}.jpg")
+            text(tmp_path / f"{name}.json", json.dumps(labelme(name, HEADS[:1], label=label)))
+        assert len(open_dataset("folder", tmp_path)[0].points) == 1
+        refused = told(lambda: [*open_dataset("folder", tmp_path)])
+        assert "b.json: points of several labels" in refused
+
     def test_one_or_all_are_chosen(self, tmp_path):
         folder = self.folder(tmp_path)
         assert points(folder, label="head") == {"a": [[10, 20], [50.5, 7.25]]}
@@ -337,6 +345,7 @@ class TestExports:
             (changed(STUDIO, 0, data={"text": "hello"}), "names 0 files"),
             ([{"image": "a.jpg", "kp-1": []}], "not JSON-MIN"),
             (changed(STUDIO, 0, annotations=[]), "a row of a.jpg"),
+            (changed(STUDIO, 0, "annotations", 0, was_cancelled=True), "a row of a.jpg"),
             (
                 changed(VIA, *REGION, shape_attributes={"name": "rect", "x": 1}),
                 "a rect; only points",

@@ -2,7 +2,6 @@
 
 import ast
 import json
-import os
 import re
 import subprocess
 import sys
@@ -62,14 +61,16 @@ def test_the_whole_series_runs_and_keeps_its_promises(series):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_stored_outputs_that_do_not_depend_on_the_machine_are_right(path, series):
-    """nbval runs the notebook and compares the cells tagged nbval-check-output."""
-    command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "--nbval-current-env"]
-    command += ["-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=", str(path)]
-    settings = {"HMODE_PROFILE": "smoke", "HMODE_STATIC": "1", "HMODE_OUTPUT": str(series[0])}
-    done = subprocess.run(
-        command, env=os.environ | settings, capture_output=True, text=True, cwd=FOLDER, check=False
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    """What cells tagged nbval-check-output print, in the series as in the committed notebook."""
+    executed = series[0] / "figures" / "smoke" / "synthetic" / "notebooks" / path.name
+    cells = [cell for cell in code(read(executed)) if "injected-parameters" not in tags(cell)]
+    for now, stored in zip(cells, code(read(path)), strict=True):
+        if "nbval-check-output" in tags(stored):
+            assert printed(now) == printed(stored) != "", stored.source
+
+
+def printed(cell):
+    return "".join(each.text for each in cell.outputs if each.get("name") == "stdout")
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

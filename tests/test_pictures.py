@@ -66,6 +66,11 @@ class TestOrientation:
         assert np.array_equal(read(path, upright=True), RGB)
         assert np.array_equal(read(path), STORED[value](RGB))
 
+    @pytest.mark.parametrize("value", [0, 9, 77])
+    def test_orientations_that_are_none_turn_nothing(self, tmp_path, value):
+        path = save(tmp_path / "picture.png", RGB, exif=orientation(value))
+        assert np.array_equal(read(path, upright=True), RGB)
+
     def test_an_opened_picture_is_turned_and_left_as_it_is(self, tmp_path):
         path = save(tmp_path / "picture.png", STORED[6](RGB), exif=orientation(6))
         with Image.open(path) as image:

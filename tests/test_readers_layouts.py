@@ -1,6 +1,7 @@
 """Every data set is read from its exact layout: images, their order, their points, their masks."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hmode.data import describe, open_dataset, true_counts
 from hmode.data.catalogue import CATALOGUE
 from hmode.data.published import FOLDS
 from hmode.data.registry import SOURCES, open_source
-from hmode.errors import InputError
+from hmode.errors import InputError, MissingFileError
 
 
 @pytest.fixture(params=LAYOUTS)
@@ -177,6 +178,15 @@ class TestNwpu:
         train = open_dataset("nwpu", data.root)
         assert [sample.name for sample in train] == ["0001", "0004"]
 
+    def test_its_lists_alone_say_what_is_missing(self, tmp_path):
+        home = open_source("nwpu", LAYOUTS["nwpu"](tmp_path).root).folder
+        for folder in ("images", "mats"):
+            shutil.rmtree(home / folder)
+        for split, missing in (("train", 4), ("val", 2), ("test", 2)):
+            lacking = rf"\.jpg: not there \(and {missing - 1} more"
+            with pytest.raises(MissingFileError, match=lacking):
+                open_dataset("nwpu", tmp_path, split)
+
 
 class TestTrancos:
     def test_coordinates_count_from_one_in_the_file(self, tmp_path):
@@ -272,6 +282,8 @@ class TestFolder:
         assert self.points(tmp_path, annotations="deep/er") == {"a": [[3, 3]]}
         with pytest.raises(InputError, match=r"both one\.csv and two\.csv.*annotations="):
             self.points(tmp_path)
+        with pytest.raises(MissingFileError, match=r"gone\.csv: no such file or folder of annot"):
+            self.points(tmp_path, annotations="gone.csv")
 
     def test_its_subfolders_are_splits(self, tmp_path):
         for i, split in enumerate(("train", "test")):

@@ -14,21 +14,18 @@ import hmode
 from hmode import checkpoint
 from hmode.data import Batch, CropSampler
 from hmode.density import batch_density_maps
-from hmode.errors import InputError
-from hmode.losses import SETTINGS, LossSettings, total_loss
-from hmode.profiles import Schedule
-from hmode.step import (
-    TrainingStep,
-    can_be_captured,
+from hmode.device import (
     computing,
-    empty_like,
     equal_sizes,
-    fill,
     float32_products,
     make_accelerator,
-    power_of_two,
     resolve_precision,
 )
+from hmode.errors import InputError
+from hmode.fast.graphs import can_be_captured, empty_like, fill, power_of_two
+from hmode.losses import SETTINGS, LossSettings, total_loss
+from hmode.profiles import Schedule
+from hmode.step import TrainingStep
 
 SCHEDULE = Schedule(epochs=1, batch_size=2, crop=32, learning_rate=1e-3, average=0.9)
 CROWDS = crowds([3, 40, 9, 17, 0, 30, 5, 8])

@@ -16,19 +16,15 @@ class PlainStep:
     Args:
         model: is trained in place.
         learning_rate: Adam's.
-        low: compute the network under autocast to bfloat16.
     """
 
-    def __init__(self, model: HMoDE, learning_rate: float, low: bool = False):
-        self.model, self.low = model.train(), low
+    def __init__(self, model: HMoDE, learning_rate: float):
+        self.model = model.train()
         self.optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
 
     def __call__(self, batch: Batch) -> Tensor:
         """One update; returns the loss. The gradients stay."""
-        device = batch.images.device.type
-        with torch.autocast(device, torch.bfloat16, enabled=self.low):
-            prediction = self.model(batch.images)
-        loss = total_loss(prediction, targets(batch))
+        loss = total_loss(self.model(batch.images), targets(batch))
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()

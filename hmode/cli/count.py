@@ -14,9 +14,10 @@ from hmode.cli.video import FILE, VIDEO, count_video, measured, rows_to
 from hmode.counting import Count, count
 from hmode.data.pictures import MAX_PIXELS, to_pixels
 from hmode.data.source import hidden, natural
+from hmode.device import progress_bar, resolve_device
 from hmode.doubts import Doubts, doubts
 from hmode.errors import HmodeError, InputError, MissingFileError
-from hmode.evaluation import load_run, progress_bar, resolve_device
+from hmode.evaluation import load_run
 from hmode.extras import need
 from hmode.ground import Ground
 from hmode.models import CountingNetwork, HMoDE, for_inference, load_official

@@ -1,4 +1,4 @@
-"""hmode data: what data sets there are, whether yours is whole, and unpacking them."""
+"""hmode data: what data sets there are, and whether yours is whole."""
 
 import sys
 from functools import partial
@@ -8,7 +8,6 @@ import click
 from tqdm import tqdm
 
 from hmode.data.annotated import AnnotatedImages
-from hmode.data.archives import MOST_GIB, unpack
 from hmode.data.catalogue import CATALOGUE
 from hmode.data.check import Report, check
 from hmode.data.registry import layout, open_source
@@ -22,7 +21,7 @@ SHOWN = 20  # problems that are printed unless --all
 
 @click.group()
 def data():
-    """Data sets: list them, check one's files, unpack an archive."""
+    """Data sets: list them, check one's files."""
 
 
 @data.command(name="list")
@@ -86,27 +85,6 @@ def check_dataset(context, name, root, annotations, sheet, everything):
     if sheet:
         _draw(source, sheet)
     context.exit(1 if report.problems else 0)
-
-
-@data.command(name="unpack")
-@click.argument("archive", type=click.Path(path_type=Path))
-@click.option(
-    "--to", type=click.Path(path_type=Path), help="Folder to unpack into; else the archive's own."
-)
-@click.option(
-    "--max-gib",
-    default=MOST_GIB,
-    show_default=True,
-    type=click.FloatRange(min=0, min_open=True),
-    help="Refuse archives that hold more, in GiB.",
-)
-def unpack_archive(archive, to, max_gib):
-    """Unpack ARCHIVE (.zip, .tar, .tar.gz, .tar.bz2, .tar.xz): all of it, or nothing.
-
-    Refuses paths that leave the folder, links, absurd sizes, and to overwrite anything.
-    """
-    for path in unpack(archive, to, max_gib=max_gib):
-        click.echo(path)
 
 
 def _describe(name: str, about: str, **lines: str) -> None:

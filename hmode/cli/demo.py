@@ -6,7 +6,7 @@ import click
 
 from hmode.cli.count import load_network
 from hmode.cli.options import DEVICE
-from hmode.evaluation import resolve_device
+from hmode.device import resolve_device
 from hmode.extras import need
 from hmode.models import for_inference
 

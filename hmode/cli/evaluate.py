@@ -9,8 +9,9 @@ import numpy as np
 from hmode.cli.options import DATA, DEVICE
 from hmode.data import open_dataset
 from hmode.data.published import FOLDS
+from hmode.device import resolve_device
 from hmode.errors import InputError
-from hmode.evaluation import evaluate, load_run, resolve_device
+from hmode.evaluation import evaluate, load_run
 from hmode.extras import need
 from hmode.metrics import LEVELS, Evaluation, density_levels
 from hmode.outputs import harmless, prepare

@@ -4,7 +4,7 @@ import click
 import numpy as np
 
 from hmode.cli.options import RUNS, SETTING, TABLE, option, seeds
-from hmode.evaluation import process
+from hmode.device import process
 from hmode.experiments import EXPERIMENTS, TABLES, canonical, rows, run, select
 from hmode.outputs import prepare
 from hmode.runs import write_csv

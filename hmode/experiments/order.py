@@ -19,13 +19,14 @@ import numpy as np
 from hmode.analysis import gradient_norms, order_errors, view
 from hmode.data import CropSampler, true_counts
 from hmode.density import batch_density_maps
+from hmode.device import float32_products, make_accelerator
 from hmode.evaluation import predict
 from hmode.experiments.registry import EXPERIMENTS, HMODE, HMODE_REL
 from hmode.experiments.running import initial_model, splits
 from hmode.losses import SETTINGS
 from hmode.metrics import mae, mse
 from hmode.profiles import PROFILES, load_profile
-from hmode.step import TrainingStep, float32_products, make_accelerator
+from hmode.step import TrainingStep
 
 PROBED = 4  # batches whose gradients are looked at, the same at any time
 

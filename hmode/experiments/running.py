@@ -29,14 +29,15 @@ from hmode.data import (
 )
 from hmode.data.published import FOLDS
 from hmode.data.registry import Selection
+from hmode.device import computing, resolve_device, resolve_precision
 from hmode.errors import InputError
-from hmode.evaluation import evaluate, load_run, resolve_device
+from hmode.evaluation import evaluate, load_run
 from hmode.experiments.registry import EXPERIMENTS, Experiment, canonical
 from hmode.metrics import Evaluation, mae, mse
 from hmode.models import CountingNetwork, build_model, outline
 from hmode.profiles import Profile, Schedule, load_profile
 from hmode.runs import RunFolder, write_atomically
-from hmode.step import DEFAULT, Compute, computing, resolve_precision
+from hmode.step import DEFAULT, Compute
 from hmode.training import Training, fit
 
 # Data sets with folds for cross validation and how many, with a published validation split, and

@@ -3,14 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from hmode.fast import unfolded, winograd
+from hmode.fast import winograd
 
 
 class QuickConv2d(nn.Conv2d):
     """A convolution that `suits`; same weights, same result up to rounding.
 
-    On a CPU in float32 by Winograd's algorithm, in training under autocast to bfloat16 as a matrix
-    product, each where that is faster.
+    On a CPU in float32 by Winograd's algorithm where that is faster.
     """
 
     @classmethod
@@ -22,14 +21,9 @@ class QuickConv2d(nn.Conv2d):
         return made.train(conv.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or self.weight.dtype != torch.float32:
-            return super().forward(x)
-        channels, trained = (self.in_channels, self.out_channels), x.requires_grad
-        if torch.is_autocast_enabled("cpu"):
-            low = torch.get_autocast_dtype("cpu") == torch.bfloat16
-            if low and trained and unfolded.gains(*channels, x.shape[3]):
-                return unfolded.unfolded(x, self.weight, self.bias)
-        elif winograd.gains(*channels, x.numel() // x.shape[1], trained):
+        full = self.weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        sizes = self.in_channels, self.out_channels, x.numel() // x.shape[1]
+        if x.device.type == "cpu" and full and winograd.gains(*sizes, x.requires_grad):
             return winograd.winograd(x, self.weight, self.bias)
         return super().forward(x)
 

@@ -176,52 +176,6 @@ def stored(folder: str | Path, name: str) -> pd.DataFrame:
     return frame.assign(**{each: np.nan for each in numbers if each not in frame})
 
 
-def side_by_side(tables: dict[str, pd.DataFrame], published: str = "sha") -> pd.DataFrame:
-    """One of the paper's tables to read: a row a row, the paper's MAE / MSE and ours.
-
-    Args:
-        tables: rows of the same table from `stored`, by what they are of.
-        published: which data set's numbers of the paper to show.
-    """
-    first = next(iter(tables.values()))
-    columns = {"": first["title"]}
-    if f"paper_{published}_mae" in first and first[f"paper_{published}_mae"].notna().any():
-        printed = first[[f"paper_{published}_mae", f"paper_{published}_mse"]].to_numpy()
-        texts = [
-            "not printed" if np.isnan(mae) else f"{mae:.1f} / {mse:.1f}" for mae, mse in printed
-        ]
-        columns[f"the paper, {published.upper()}"] = texts
-    for name, each in tables.items():
-        columns[name] = [_ours(row) for row in each.to_dict("records")]
-    return pd.DataFrame(columns).set_index("")
-
-
-def _ours(row: dict) -> str:
-    """ "82.7 ± 1.6 / 137.9 ± 4.8, 3 seeds": MAE / MSE of a row."""
-    if np.isnan(row["mae"]):
-        return "not run"
-    if row["seeds"] == 1:
-        return f"{row['mae']:.1f} / {row['mse']:.1f}, one seed"
-    errors = [f"{row[name]:.1f} ± {row[f'{name}_sd']:.1f}" for name in ("mae", "mse")]
-    return f"{' / '.join(errors)}, {row['seeds']:.0f} seeds"
-
-
-def in_words(claim) -> str:
-    """What became of a claim, a row of claims.csv, as a sentence with its numbers."""
-    if np.isnan(claim.difference):
-        return claim.outcome
-    if np.isnan(claim.low):
-        return f"{claim.difference:+.1f} people, {claim.outcome}: nothing can be said"
-    weak = claim.relation != "better" and claim.low <= 0 <= claim.high
-    words = {
-        "held": "held, weakly: no difference seen" if weak else "held",
-        "the opposite": "not held: the opposite",
-        "did not hold": "not held: there is a difference",
-    }.get(claim.outcome, claim.outcome)
-    interval = f"{claim.difference:+.1f} people ({claim.low:+.1f} to {claim.high:+.1f})"
-    return f"{interval}, {claim.pairs:.0f} seeds: {words}"
-
-
 def source(folder: str | Path) -> str:
     """What stored results are of, in words: data set, profile, seeds, device, versions."""
     frame = stored(folder, "runs")
