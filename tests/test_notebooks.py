@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -67,6 +68,18 @@ def test_stored_outputs_that_do_not_depend_on_the_machine_are_right(path, series
     for now, stored in zip(cells, code(read(path)), strict=True):
         if "nbval-check-output" in tags(stored):
             assert printed(now) == printed(stored) != "", stored.source
+
+
+@pytest.mark.slow
+def test_nbval_runs_a_notebook_and_compares_its_outputs(series):
+    path = FOLDER / "01-density-maps.ipynb"
+    command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "--nbval-current-env"]
+    command += ["-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=", str(path)]
+    settings = {"HMODE_PROFILE": "smoke", "HMODE_STATIC": "1", "HMODE_OUTPUT": str(series[0])}
+    done = subprocess.run(
+        command, env=os.environ | settings, capture_output=True, text=True, cwd=FOLDER, check=False
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
 
 def printed(cell):
