@@ -360,7 +360,7 @@ def dot_table(tables: dict, *, published: str = "sha", live: dict[str, float] | 
     places, printed = np.arange(len(rows)), _column(rows, f"paper_{published}_mae")
     panels = [published] if np.isfinite(printed).any() else []  # Fig. 6, the code: nothing printed
     panels = [*dict.fromkeys([*panels, *(name.split("/")[-1] for name in tables)]), "difference"]
-    size = (7.6, 0.36 * len(rows) + 1.7)
+    size = (7.5, 0.36 * len(rows) + 1.7)
     figure, axes = plt.subplots(1, len(panels), figsize=size, sharey=True, squeeze=False)
     by_panel = dict(zip(panels, axes[0], strict=True))
     if published in by_panel:
