@@ -51,12 +51,9 @@ HEAVY = ["papermill", "ipywidgets", "IPython", "matplotlib", "seaborn", "pandas"
 HEAVY += ["distributed", "dask", "torchvision"]
 
 
-COUNTS = "hmode.pretrained('scales')(torch.zeros(1, 3, 64, 64))"
-
-
-@pytest.mark.parametrize("does", ["pass", COUNTS], ids=["import", "count"])
-def test_counting_needs_no_notebook_no_plots_and_no_compiler(fresh_interpreter_environment, does):
-    code = f"import sys, hmode, torch; {does}; print(*sys.modules)"
+def test_counting_needs_no_notebook_no_plots_and_no_compiler(fresh_interpreter_environment):
+    count = "hmode.pretrained('scales')(torch.zeros(1, 3, 64, 64))"
+    code = f"import sys, hmode, torch; {count}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=fresh_interpreter_environment,
