@@ -6,6 +6,7 @@ DATASET   ?= synthetic
 DATA_ROOT ?=
 DEVICE    ?= auto
 SEED      ?= 0
+LAB       ?= lab
 
 BIN := .venv/bin
 
@@ -19,10 +20,10 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 # On copies in lab/, so that running and saving changes no file of the project; `rm -r lab` for new
-# ones. Uploads up to 250 MB.
+# ones. `make lab LAB=student` opens those for students. Uploads up to 250 MB.
 lab: .venv/installed
 	@mkdir -p lab && cp -Rn notebooks/. lab/ || true
-	HMODE_FIGURES="$(CURDIR)/lab/figures" $(BIN)/jupyter lab lab \
+	HMODE_FIGURES="$(CURDIR)/lab/figures" $(BIN)/jupyter lab $(LAB) \
 	  --ServerApp.tornado_settings="{'websocket_max_message_size': 262144000}"
 
 student solutions slides: .venv/installed

@@ -120,7 +120,7 @@ def count(
             raise InputError(f"{name}: counting takes longer than {seconds:g} s")
 
     try:
-        with progress_bar(len(tiles), progress) as bar, kept_memory():
+        with progress_bar(len(tiles), progress, Path(name).name) as bar, kept_memory():
             prediction = predict(model, pixels, tiles, done)
     except torch.OutOfMemoryError:
         raise InputError(

@@ -37,13 +37,14 @@ def process() -> tuple[int, int]:
     return 0, 1
 
 
-def progress_bar(total: int, progress: bool | None) -> tqdm:
-    """A bar for `total` steps; hidden if not wanted, with None where nobody watches."""
+def progress_bar(total: int, progress: bool | None, name: str | None = None) -> tqdm:
+    """A bar for `total` steps of what `name` says; hidden if not wanted, with None where nobody
+    watches."""
     if progress is None:  # a terminal, or a notebook that is not run in a batch
         ipython = sys.modules.get("IPython")  # imported by the plots too, outside of a notebook
         notebook = ipython is not None and ipython.get_ipython() is not None
         progress = sys.stderr.isatty() or (notebook and not os.environ.get("HMODE_STATIC"))
-    return tqdm(total=total, disable=not progress or process()[0] > 0)
+    return tqdm(desc=name, total=total, disable=not progress or process()[0] > 0)
 
 
 def make_accelerator(device: str, precision: str) -> Accelerator:

@@ -1,6 +1,6 @@
 """What speaks against the counts of a network: that it was hardly trained, or on drawings, or that
-it counts more, or fewer, or in a darker picture, than it has ever seen; and how far off its counts
-of test images were."""
+it counts more, or fewer, or in a darker or larger picture, than it has ever seen; and how far off
+its counts of test images were."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ from hmode.errors import InputError
 from hmode.runs import RunFolder, read_json
 
 FEW = 1000  # crops: less is a try
+LARGE = 2_000_000  # pixels: in more, heads may be of a size that no training image has
+LEAST_HEAD = 3  # pixels, below which heads are lost; see docs/models/photos.md
 ALIKE = 40  # test images of the most similar counts, whose errors an interval is of
 INSIDE = (0.1, 0.9)  # the share of them that lies below its ends
 
@@ -46,6 +48,12 @@ class Doubts:
             found.append(f"fewer than the {self.fewest} of the emptiest training image")
         if self.darkest is not None and darkness(pixels) < self.darkest:
             found.append("darker than any training image")
+        rows, columns = counted.picture
+        if rows * columns > LARGE and rows > height:
+            lost = LEAST_HEAD * rows / height
+            found.append(f"of heads below {lost:.0f} pixels nothing is left at that size")
+        elif rows * columns > LARGE:
+            found.append("heads may be larger than in any training image; count it smaller")
         return "; ".join(found)
 
     def interval(self, people: float) -> tuple[float, float] | None:

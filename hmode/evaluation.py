@@ -79,7 +79,7 @@ def count_images(
     rank, world = process()
     folded = for_inference(model)
     mine = (dataset[i] for i in range(rank, len(dataset), world))
-    with progress_bar(len(dataset), progress) as bar:
+    with progress_bar(len(dataset), progress, type(model).__name__) as bar:
         for samples in together(mine, BATCH.get(next(model.parameters()).device.type, 2**18)):
             for sample, prediction in zip(samples, predictions(folded, samples), strict=True):
                 yield compare(prediction, sample, **compared)

@@ -59,6 +59,13 @@ def colours(names: Iterable[str]) -> list:
     return [COLOURS.get(name, PALETTE[i % len(PALETTE)]) for i, name in enumerate(names)]
 
 
+def subplots(*grid: int, figsize: tuple[float, float], **options) -> tuple[Figure, Axes]:
+    """As pyplot's, but pyplot does not know the figure: what sliders draw while another cell runs
+    is not shown, drawn on or closed by that cell."""
+    figure = Figure(figsize=figsize)
+    return figure, figure.subplots(*grid, **options)
+
+
 def use_style() -> None:
     """The look of all figures: seaborn's "ticks" theme, text of at least 9 pt.
 
@@ -279,7 +286,7 @@ def inside(pixels, counted: Count, weights, *, points=None, title: str = "") -> 
     experts = (prediction.experts[0] / prediction.scale).numpy()
     density, (rows, columns) = counted.density.numpy(), (3, max(3, len(experts)))
     tall = 1.0 + rows * (4.8 / columns * height / width + 0.25)
-    fig, axes = plt.subplots(rows, columns, figsize=(6.2, tall))
+    fig, axes = subplots(rows, columns, figsize=(6.2, tall))
     for ax in (*axes[0], *axes[1:, len(experts) :].flat):
         ax.axis("off")
     axes[0, 0].imshow(np.asarray(pixels).transpose(1, 2, 0), extent=(0, width, height, 0))

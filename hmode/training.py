@@ -182,7 +182,8 @@ class _Loop:
         history = _rows(self.run, "history.csv", "val_mae")[:done]
         timing = _rows(self.run, "timing.csv", "seconds")[:done]
         _require_whole(self.run, history, timing, done)
-        with progress_bar(schedule.epochs * self.sampler.steps, progress) as bar:
+        steps = schedule.epochs * self.sampler.steps
+        with progress_bar(steps, progress, self.run.path.name) as bar:
             bar.update(done * self.sampler.steps)
             for epoch in range(done, schedule.epochs):
                 started = time.perf_counter()

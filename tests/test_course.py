@@ -204,7 +204,7 @@ class TestBook:
             assert not {"answer", "check", "solution"} & set(kinds)
 
     def test_the_gates_of_the_demonstration_sum_to_one(self, staged):
-        text = (staged / "_static" / "a-gates.js").read_text()
+        text = (staged / "data" / "gates.js").read_text()
         shown = {m["name"]: m for m in json.loads(text.removeprefix("const GATES = ")[:-2])}
         assert len(shown) == 1 + 7 + 6 + 3
         for group in (1, 2, 3):

@@ -471,3 +471,26 @@ def test_the_glossary_names_figures_that_notebooks_save():
     for number, figure in re.findall(r"notebooks/(\d\d)-[^)]*\), \*([^*]+)\*", text):
         (path,) = (path for path in PATHS if path.name.startswith(number))
         assert f'lab.save(fig, "{figure}")' in "".join(cell.source for cell in code(read(path)))
+
+
+PYPLOT = {"subplots", "subplot", "subplot_mosaic", "figure", "gcf", "gca", "show", "sca", "axes"}
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_what_widgets_draw_is_nothing_of_pyplots(path):
+    """A move is drawn while another cell has pyplot's figures; see `hmode.plots.subplots`."""
+    trees = [ast.parse(cell.source) for cell in code(read(path))]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    functions = {n.name: n for n in nodes if isinstance(n, ast.FunctionDef)}
+    calls = [n for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    moved = {n.args[0].id for n in calls if n.func.id in ("explore", "ask_for_picture")}
+    assert moved <= functions.keys()
+    for name in moved:
+        used = {
+            n.attr
+            for n in ast.walk(functions[name])
+            if isinstance(n, ast.Attribute)
+            and isinstance(n.value, ast.Name)
+            and n.value.id == "plt"
+        }
+        assert not used & PYPLOT, name

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,16 @@ class TestDoubts:
             "darker than any training image",
         ]
         assert Doubts(fewest=0, darkest=0.0, densest=1.0).of(counted, pixels) == ""
+
+    def test_large_pictures_get_a_word_on_heads(self, shelf):
+        pixels = torch.zeros(3, 64, 96, dtype=torch.uint8)
+        counted = count(pixels, pretrained("tiny", shelf[0]))
+        whole = replace(counted, picture=(1600, 2400))  # counted at a 25th of its side
+        assert Doubts().of(whole, pixels) == "of heads below 75 pixels nothing is left at that size"
+        prediction = replace(counted.prediction, size=(1600, 2400))
+        as_it_is = replace(counted, prediction=prediction, picture=(1600, 2400))
+        assert "larger than in any training image" in Doubts().of(as_it_is, pixels)
+        assert Doubts().of(counted, pixels) == ""
 
 
 @pytest.fixture(scope="module")

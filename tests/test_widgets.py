@@ -1,5 +1,6 @@
 """A slider over a drawing function, or its middle setting drawn once."""
 
+import base64
 import io
 import json
 import shutil
@@ -97,11 +98,12 @@ def outputs(monkeypatch):
 def test_the_picture_is_an_output_of_the_cell_and_no_widgets(draw, outputs):
     widget = explore(draw, a=(0, 10))
     widget._ipython_display_()
-    before = outputs[0]["image/png"]
+    before = outputs[0]["image/jpeg"]
     widget.children[0].value = 7
     assert list(outputs) == [0]
-    assert outputs[0]["image/png"].startswith("iVBOR")
-    assert before.startswith("iVBOR")
+    assert outputs[0]["image/jpeg"] != before
+    picture = Image.open(io.BytesIO(base64.b64decode(before)))
+    assert picture.size == (2 * plt.rcParams["figure.dpi"],) * 2  # an inch, for retina displays
 
 
 def test_a_move_leaves_the_figures_of_others_alone(draw, outputs):
@@ -123,7 +125,7 @@ def test_what_a_drawing_says_when_it_fails_stands_in_its_place(outputs):
     widget.children[0].value = 6
     assert outputs[0] == {"text/plain": "ValueError: too far"}
     widget.children[0].value = 4
-    assert "image/png" in outputs[0]
+    assert "image/jpeg" in outputs[0]
 
 
 def uploaded(content):
@@ -151,7 +153,7 @@ class TestAsking:
         Image.new("RGBA", (12, 8)).save(file, "PNG")
         box.children[0].value = (uploaded(file.getvalue()),)
         assert outputs[0] == {"text/plain": "x.png: 12 people"}
-        assert "image/png" in outputs[1]
+        assert "image/jpeg" in outputs[1]
 
     def test_a_path_is_as_good(self, box, outputs, tmp_path):
         Image.new("L", (9, 9)).save(tmp_path / "big.png")
@@ -165,6 +167,21 @@ class TestAsking:
         assert "\n" not in outputs[0]["text/plain"]
         assert "/" not in outputs[0]["text/plain"].replace("and/or", "")
         assert outputs[1] == {"text/plain": ""}
+
+    def test_while_it_counts_it_says_what_and_how_large(self, outputs, tmp_path):
+        said = []
+
+        def count(path):
+            said.append(dict(outputs[0]))
+            return "counted", plt.subplots(figsize=(1, 1))[0]
+
+        box = ask_for_picture(count)
+        box._ipython_display_()
+        Image.new("L", (30, 20)).save(tmp_path / "a & b.png")
+        box.children[1].value = str(tmp_path / "a & b.png")
+        (words,) = said
+        assert words["text/html"].startswith("Counting a &amp; b.png, 30 x 20 …")
+        assert "<progress>" in words["text/html"]
 
     def test_a_missing_file_gets_a_line(self, box, outputs, tmp_path):
         box.children[1].value = str(tmp_path / "nowhere.jpg")

@@ -30,10 +30,17 @@ sphinx:
   extra_extensions: [sphinx-mathjax-offline]
   config:
     html_show_copyright: false
+    html_extra_path: [data]
     myst_enable_extensions: [dollarmath, amsmath, deflist]
     myst_heading_anchors: 3
     suppress_warnings: [myst.header, mystnb.unknown_mime_type]
 """
+
+THEBE = re.compile(
+    r"<script>const THEBE_JS_URL.*?</script>|<script [^>]*sphinx-thebe.*?</script>"
+    r'|<script type="text/x-thebe-config">.*?</script>',
+    re.DOTALL,
+)
 
 INDEX = """# Counting crowds with experts
 
@@ -83,7 +90,22 @@ def build(project: Path, to: Path, builder: str = "jupyter-book") -> Path:
     page = to / "_build" / "html" / "index.html"
     if done.returncode or not page.is_file():
         raise InputError(f"{builder} failed: {(done.stderr or done.stdout).strip()[-2000:]}")
+    _slim(page.parent)
     return page
+
+
+def _slim(html: Path) -> None:
+    """Without what makes pages heavy and no page needs: a script that draws all the icons there are
+    (a font has them too), MathJax's other bundles, and the cells run elsewhere by thebe, whose
+    script would stop with an error."""
+    (html / "_static" / "scripts" / "fontawesome.js").write_text("")
+    for path in (html / "_static" / "mathjax").glob("*.js"):
+        if path.name != "tex-chtml.js":
+            path.unlink()
+    shutil.rmtree(html / "_static" / "mathjax" / "sre", ignore_errors=True)
+    for page in html.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        page.write_text(THEBE.sub("", text), encoding="utf-8")
 
 
 def stage(project: Path, to: Path) -> None:
@@ -97,7 +119,8 @@ def stage(project: Path, to: Path) -> None:
         shutil.copy(here / f"{name}.md", to / "demos")
     shutil.copytree(here, to / "_static", ignore=shutil.ignore_patterns("*.md"))
     maps = project / "figures" / "paper" / "sha" / "maps" / "IMG_116.npz"
-    (to / "_static" / "a-gates.js").write_text(gates_script(maps))
+    (to / "data").mkdir()
+    (to / "data" / "gates.js").write_text(gates_script(maps))
     pages = [name for name in PAGES if (project / "docs" / name).is_file()]
     for name in pages:
         text = (project / "docs" / name).read_text(encoding="utf-8")
