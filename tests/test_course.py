@@ -3,6 +3,8 @@ what they should, and a folder of submissions becomes a table."""
 
 import csv
 import json
+import re
+import shutil
 import time
 import zipfile
 
@@ -242,3 +244,14 @@ def test_the_autograder_holds_the_package_and_its_scripts(tmp_path):
     names = zipfile.ZipFile(tmp_path / "autograder.zip").namelist()
     assert {"setup.sh", "run_autograder", "pyproject.toml", "hmode/course/grading.py"} <= set(names)
     assert not any("safetensors" in name for name in names)
+
+
+def test_decks_whose_scripts_lie_beside_them_need_no_net(tmp_path):
+    """reveal.js is loaded by require.js: without that a deck stays white."""
+    (tmp_path / "node_modules" / "requirejs").mkdir(parents=True)
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(NOTEBOOKS[0], tmp_path / "notebooks")
+    (deck,) = book.slides(tmp_path / "notebooks", tmp_path)
+    scripts = re.findall(r'<script[^>]* src="([^"]+)"', deck.read_text(encoding="utf-8"))
+    assert any("require.js" in each for each in scripts)
+    assert all(each.startswith("node_modules/") for each in scripts)

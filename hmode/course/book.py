@@ -36,6 +36,10 @@ sphinx:
     suppress_warnings: [myst.header, mystnb.unknown_mime_type]
 """
 
+FIGURES = """<style>
+.reveal .jp-OutputArea img { width: 100%; max-height: 560px; object-fit: contain; margin: 0; }
+</style>
+"""
 THEBE = re.compile(
     r"<script>const THEBE_JS_URL.*?</script>|<script [^>]*sphinx-thebe.*?</script>"
     r'|<script type="text/x-thebe-config">.*?</script>',
@@ -52,19 +56,22 @@ folded below each exercise. To run, change and check things yourself, take the n
 
 
 def slides(notebooks: Path, to: Path) -> list[Path]:
-    """A deck for each notebook, as HTML. Decks fetch reveal.js and MathJax from the net, unless
-    `npm install --prefix TO reveal.js@4 mathjax@2` put them beside the decks before."""
+    """A deck for each notebook, as HTML. Decks fetch their scripts from the net, unless
+    `npm install --prefix TO reveal.js@4 mathjax@2 requirejs@2 jquery@3` put them beside the decks
+    before."""
     exporter = SlidesExporter(exclude_input=True, exclude_output_prompt=True)
     exporter.reveal_scroll = True
-    if (to / "node_modules" / "reveal.js").is_dir():
+    if (to / "node_modules" / "requirejs").is_dir():
         exporter.reveal_url_prefix = "node_modules/reveal.js"
+        exporter.require_js_url = "node_modules/requirejs/require.js"
+        exporter.jquery_url = "node_modules/jquery/dist/jquery.min.js"
         exporter.mathjax_url = "node_modules/mathjax/MathJax.js?config=TeX-AMS_CHTML-full"
     to.mkdir(parents=True, exist_ok=True)
     decks = []
     for path in numbered(notebooks):
         page, _ = exporter.from_notebook_node(as_slides(nbformat.read(path, as_version=4)))
         decks.append(to / f"{path.stem}.slides.html")
-        decks[-1].write_text(page, encoding="utf-8")
+        decks[-1].write_text(page.replace("</head>", f"{FIGURES}</head>", 1), encoding="utf-8")
     return decks
 
 
