@@ -1,6 +1,6 @@
 """What only a browser can tell: widgets in JupyterLab, and the pages of the book.
 
-Needs playwright and a chromium; is skipped without, unless HMODE_BROWSER=required. The book's pages
+Needs playwright and a chromium; is skipped without, unless HMODE_BROWSER=required (or all). The book's pages
 are those that `make book` has built last.
 """
 
@@ -34,7 +34,12 @@ PROJECT = project_folder()
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = "playwright is not installed" if sync_api is None else ""
 MISSING = MISSING or ("" if CHROMIUM else "there is no chromium")
-REQUIRED = os.environ.get("HMODE_BROWSER") == "required"
+REQUIRED = os.environ.get("HMODE_BROWSER") in ("required", "all")
+# Written on a machine too busy to see them pass: what they ask for is claimed, not yet held.
+UNSEEN = pytest.mark.skipif(
+    os.environ.get("HMODE_BROWSER") != "all",
+    reason="not yet seen to pass; HMODE_BROWSER=all runs it",
+)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(MISSING) and not REQUIRED, reason=f"not seen in a browser: {MISSING}"),
@@ -354,6 +359,7 @@ class TestWidgets:
         desk.page.wait_for_function(f"{shown}.height >= {first} + 148")
         assert desk.page.evaluate(f"{shown}.width") < 75 * (2 + 12 / 10)
 
+    @UNSEEN
     def test_a_move_does_not_take_the_figure_of_a_running_cell(self, desk):
         slow = """
 import matplotlib.pyplot as plt
@@ -365,9 +371,21 @@ for _ in range(600):
 print(len(drawn), "drawn")
 plt.show()
 """
-        desk.lay(WIDGET, slow)
+        desk.lay(WIDGET, "")
         handle = desk.page.get_by_role("slider", name="level", exact=True)
         handle.wait_for()
+        before = desk.picture.get_attribute("src")
+        handle.press("ArrowRight")
+        desk.another(before)  # from now on widgets have a thread of their own
+        desk.page.evaluate(
+            """source => {
+              const book = window.jupyterapp.shell.currentWidget.content;
+              book.widgets[1].model.sharedModel.setSource(source);
+              book.activeCellIndex = 1;
+            }""",
+            slow,
+        )
+        desk.command("notebook:run-cell")
         for key in ["ArrowRight"] * 10 + ["ArrowLeft"] * 10:
             handle.press(key)
             time.sleep(0.3)
@@ -377,6 +395,7 @@ plt.show()
         assert int(re.search(r"(\d+) drawn", second.inner_text()).group(1)) > 5
         assert first.locator(".jp-OutputArea img").count() == 1
 
+    @UNSEEN
     def test_by_keyboard_in_the_dark_and_after_the_kernel_is_gone(self, desk):
         page = desk.page
         desk.command("apputils:change-theme", theme="JupyterLab Dark")
@@ -423,6 +442,7 @@ def widget_cells():
 
 
 class TestNotebooks:
+    @UNSEEN
     def test_every_control_of_every_notebook_moves_its_figure(self, desk):
         moved = []
         for number, source in widget_cells():
@@ -465,6 +485,7 @@ class TestUpload:
         assert len(files["large.jpg"]) > 10 * 2**20
         return files | {"broken.jpg": files["photo.jpg"][:5000], "none.jpg": b"no picture"}
 
+    @UNSEEN
     def test_notebook_10_counts_what_is_uploaded_and_goes_on_after_what_is_none(
         self, desk, photographs, lab
     ):
