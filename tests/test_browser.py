@@ -1,7 +1,7 @@
 """What only a browser can tell: widgets in JupyterLab, and the pages of the book.
 
-Needs playwright and a chromium; is skipped without, unless HMODE_BROWSER=required (or all). The book's pages
-are those that `make book` has built last.
+Needs playwright and a chromium; is skipped without, unless HMODE_BROWSER is required or all. The
+book's pages are those that `make book` has built last.
 """
 
 import io
