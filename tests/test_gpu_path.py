@@ -112,7 +112,7 @@ def test_a_bare_machine_sweeps_and_a_killed_sweep_goes_on(tmp_path, fresh_interp
 def test_a_lease_that_is_cut_off_goes_on(tmp_path):
     """Killed when its first run is there, and begun again: the archive holds all runs."""
     keep, output = tmp_path / "keep", tmp_path / "out"
-    call = [sys.executable, "-m", "benchmarks.device_lease", "--tiny", "--until", "300"]
+    call = [sys.executable, "-m", "benchmarks.device_lease", "--tiny", "--until", "3000"]
     call += ["--keep", str(keep), "--output", str(output), "--processes", "1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     first = subprocess.Popen(call, cwd=ROOT, env=environment, start_new_session=True)
