@@ -15,7 +15,7 @@ TOUCH = 1.5  # pixels by which the boxes of two texts may overlap: they have roo
 
 def faults(figure: Figure) -> list[str]:
     """Texts that overlap or are too small, and legends that lie on data, each in a line."""
-    figure.canvas.draw()
+    figure.draw_without_rendering()  # also one that pyplot does not know
     undrawn = _undrawn_labels(figure)
     texts = [
         text
