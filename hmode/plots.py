@@ -375,8 +375,9 @@ def dot_table(tables: dict, *, published: str = "sha", live: dict[str, float] | 
         ax.plot(printed, places - 0.25, "s", markersize=5, color=COLOURS["truth"], label=label)
     for i, (name, each) in enumerate(tables.items()):
         at = places + 0.22 * (i - (len(tables) - 1) / 2)
-        _show_errors(by_panel[name.split("/")[-1]], each, at, colour=PALETTE[i + 1], label=name)
-        _show_differences(by_panel["difference"], each, at, colour=PALETTE[i + 1])
+        colour = STORED.get(name.split("/")[0], PALETTE[(4 + i) % len(PALETTE)])
+        _show_errors(by_panel[name.split("/")[-1]], each, at, colour=colour, label=name)
+        _show_differences(by_panel["difference"], each, at, colour=colour)
     if live:
         marks = [live.get(experiment, np.nan) for experiment in rows["experiment"]]
         axes[0, -2].plot(marks, at, "x", color="black", label="just now", zorder=4)
@@ -402,6 +403,8 @@ def dot_table(tables: dict, *, published: str = "sha", live: dict[str, float] | 
     return figure
 
 
+# Stored results keep their colour whichever of them a table has.
+STORED = {"full": PALETTE[1], "paper": PALETTE[2], "small": PALETTE[3]}
 TITLES = {"sha": "ShanghaiTech A", "shb": "ShanghaiTech B", "synthetic": "the drawn crowd"}
 
 
