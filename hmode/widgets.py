@@ -13,6 +13,7 @@ import base64
 import inspect
 import io
 import os
+import threading
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
@@ -20,10 +21,12 @@ from tempfile import TemporaryDirectory
 
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython import get_ipython
 from IPython.display import HTML, display
 from ipywidgets import Dropdown, FileUpload, Text, VBox, Widget, interactive
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib_inline.backend_inline import flush_figures
 from PIL import Image
 
 from hmode.data.pictures import to_pixels
@@ -37,15 +40,16 @@ at.push([Math.round((event.clientX - box.left) * %(width)d / box.width),
 text.value = JSON.stringify(at);
 """
 
-# Below each picture. JupyterLab would take the keys of a focused menu or button for its own, and
-# ipywidgets gives the handles of sliders no name: the script sets both right, once the controls are
-# there.
+# Below each picture. JupyterLab would take the keys of a focused menu or button for its own (it
+# asks the focused element before those around it), and ipywidgets gives the handles of sliders no
+# name: the script sets both right, once the controls are there.
 NOTE = """<small>No controls? Run this cell for the sliders.</small>
 <script>(() => {
   let tries = 0;
   const look = setInterval(() => {
     for (const row of document.querySelectorAll(".hmode-controls > *")) {
-      row.setAttribute("data-lm-suppress-shortcuts", "true");
+      row.querySelectorAll("*").forEach((each) =>
+        each.setAttribute("data-lm-suppress-shortcuts", "true"));
       const name = row.querySelector(".widget-label")?.textContent;
       row.querySelectorAll(".noUi-handle").forEach((each, i, all) =>
         each.setAttribute("aria-label", all.length > 1 ? `${name}, ${i ? "to" : "from"}` : name));
@@ -72,6 +76,7 @@ class Pictured(VBox):
         self._handles: list[list] = []  # for each time the widget was displayed, its outputs'
 
     def _ipython_display_(self) -> None:
+        keep_figures_of_running_cells()
         display(self._repr_mimebundle_(), raw=True)
         self._handles.append(
             [
@@ -112,6 +117,23 @@ class Controls(Pictured):
         except Exception as error:  # a callback has no cell to show its traceback in
             shown = f"{type(error).__name__}: {error}"
         self.put(shown)
+
+
+def keep_figures_of_running_cells() -> None:
+    """Have pyplot's figures shown at the end of cells only.
+
+    The inline backend shows and closes all there are after each message of a widget too, and
+    JupyterLab sends those to a thread of their own: a move would take a running cell's figures.
+    """
+    events = getattr(get_ipython(), "events", None)
+    if events and flush_figures in events.callbacks["post_execute"]:
+        events.unregister("post_execute", flush_figures)
+        events.register("post_execute", _flush_figures_of_cells)
+
+
+def _flush_figures_of_cells() -> None:
+    if threading.current_thread() is threading.main_thread():
+        flush_figures()
 
 
 def as_output(shown: Figure | HTML | str) -> tuple[dict, dict]:
