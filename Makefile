@@ -54,8 +54,9 @@ lint: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[notebooks,sweep,test]'
 	@touch $@
 
+# Neither runs/, which took long, nor student/ and lab/, which somebody may have written into.
 clean:
-	rm -rf .venv .venv-book runs figures/smoke student solutions slides book
+	rm -rf .venv .venv-book figures/smoke solutions slides book
 
 help:
 	@echo 'make figures | test | lab | student | solutions | slides | book | bench | lint | clean'

@@ -118,6 +118,7 @@ class TestCopies:
         assert "solution" not in kinds
         assert kinds.count("answer") == kinds.count("check") >= 2
         assert not any(cell.outputs for cell in cells if "check" in copies.tags(cell))
+        assert sum(cell.source == copies.ROOM for cell in cells) == kinds.count("check")
 
     def test_teachers_get_open_solutions_and_no_stub(self, path):
         cells = copies.with_solutions(nbformat.read(path, as_version=4)).cells
@@ -136,6 +137,25 @@ class TestCopies:
                 assert all(copies._is_picture(output) for output in cell.outputs)
 
 
+def test_a_copy_that_somebody_has_written_into_stays(tmp_path):
+    (tmp_path / "from").mkdir()
+    shutil.copy(NOTEBOOKS[1], tmp_path / "from")
+    shutil.copy(NOTEBOOKS[2], tmp_path / "from")
+    there = [tmp_path / "to" / path.name for path in NOTEBOOKS[1:3]]
+
+    def copy():
+        return copies.write(copies.for_students, tmp_path / "from", tmp_path / "to")
+
+    assert copy() == (there, [])
+    assert copy() == (there, [])
+    notebook = nbformat.read(there[0], as_version=4)
+    next(c for c in notebook.cells if "answer" in copies.tags(c)).source = "def reflected(): pass"
+    nbformat.write(notebook, there[0])
+    before = there[0].read_bytes()
+    assert copy() == (there[1:], there[:1])
+    assert there[0].read_bytes() == before
+
+
 @pytest.fixture
 def submissions(tmp_path):
     """Ada solves notebook 03, Bob a little of it; Eve's file is broken, Kim's answers misbehave."""
@@ -148,11 +168,15 @@ def submissions(tmp_path):
             for name, answer in answers.items():
                 if f"def {name}(" in cell.source:
                     cell.source = answer
+        notebook.cells.append(nbformat.v4.new_code_cell("def helper(x):\n    return x"))
         (folder / student).mkdir(parents=True)
         nbformat.write(notebook, folder / student / source.name)
 
     solved = {n: cells_of(n)[1].source for n in ("least_error", "harden", "gate_gradient")}
-    submit("ada", solved)
+    # What a reader does besides, and a helper in a cell of its own, cost nothing.
+    helped = "import this_is_nowhere\nlab.run('hmode')\n" + solved["harden"]
+    helped = helped.replace("    return ", "    return helper(", 1) + ")"
+    submit("ada", solved | {"harden": helped})
     submit("bob", {"harden": "def harden(gate, dim):\n    return (gate > 0.5).double()"})
     leaving = "def least_error(errors):\n    print('5 of 5')\n    raise SystemExit"
     submit("kim", solved | {"least_error": leaving, "gate_gradient": "def gate_gradient(a:"})
@@ -176,6 +200,7 @@ def test_a_folder_of_submissions_becomes_a_table(submissions, tmp_path):
     assert "may be below one half" in rows["bob"]["remarks"]
     assert "gives nothing yet" in rows["bob"]["remarks"]
     assert "SystemExit" in rows["kim"]["remarks"]
+    assert "cannot be read: SyntaxError" in rows["kim"]["remarks"]
     assert int(rows["ada"]["of"]) == sum(each.stars for each in EXERCISES.values())
 
     grading.gradescope_results(submissions / "bob", tmp_path / "results.json")

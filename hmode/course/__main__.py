@@ -22,14 +22,14 @@ def course():
 @click.argument("to", type=FOLDER, default="student")
 def student(to):
     """Copies without solutions, with a cell for each answer and its check."""
-    click.echo(f"{len(copies.write(copies.for_students, notebooks(), to))} notebooks in {to}")
+    tell(copies.write(copies.for_students, notebooks(), to), to)
 
 
 @course.command()
 @click.argument("to", type=FOLDER, default="solutions")
 def solutions(to):
     """Copies with open solutions, without empty answers."""
-    click.echo(f"{len(copies.write(copies.with_solutions, notebooks(), to))} notebooks in {to}")
+    tell(copies.write(copies.with_solutions, notebooks(), to), to)
 
 
 @course.command()
@@ -70,6 +70,13 @@ def gradescope(to):
 @click.argument("to", type=FOLDER)
 def gradescope_results(submission, to):
     grading.gradescope_results(submission, to)
+
+
+def tell(copied, to) -> None:
+    written, left = copied
+    click.echo(f"{len(written)} notebooks in {to}")
+    for path in left:
+        click.echo(f"{path}: left, for it has other cells than a new copy. Move it away for one")
 
 
 def notebooks() -> Path:

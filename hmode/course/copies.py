@@ -8,6 +8,8 @@ import nbformat
 
 from hmode.errors import MissingFileError
 
+ROOM = "*What you saw, and what you make of it (double click to write):*"
+
 
 def tags(cell) -> list[str]:
     return cell.metadata.get("tags", [])
@@ -22,11 +24,15 @@ def numbered(folder: Path) -> list[Path]:
 
 
 def for_students(notebook):
-    """Without solutions; checks have said nothing yet."""
-    notebook.cells = [cell for cell in notebook.cells if "solution" not in tags(cell)]
+    """Without solutions; checks have said nothing yet, and below each is room for words."""
+    cells = []
     for cell in notebook.cells:
+        if "solution" not in tags(cell):
+            cells.append(cell)
         if "check" in tags(cell):
             cell.outputs, cell.execution_count = [], None
+            cells.append(nbformat.v4.new_markdown_cell(ROOM, id=f"words-{cell.id}"))
+    notebook.cells = cells
     return notebook
 
 
@@ -73,11 +79,25 @@ def _beginning(text: str, limit: int = 700) -> str:
     return "\n\n".join(kept)
 
 
-def write(change: Callable, source: Path, to: Path) -> list[Path]:
-    """Changed copies of all numbered notebooks of a folder in another."""
+def write(change: Callable, source: Path, to: Path) -> tuple[list[Path], list[Path]]:
+    """Changed copies of all numbered notebooks of a folder in another.
+
+    A copy that somebody has written into stays.
+
+    Returns:
+        What was written, and what was left.
+    """
     to.mkdir(parents=True, exist_ok=True)
-    written = []
+    written, left = [], []
     for path in numbered(source):
-        nbformat.write(change(nbformat.read(path, as_version=4)), to / path.name)
-        written.append(to / path.name)
-    return written
+        copy, new = to / path.name, change(nbformat.read(path, as_version=4))
+        if copy.is_file() and _sources(nbformat.read(copy, as_version=4)) - _sources(new):
+            left.append(copy)
+        else:
+            nbformat.write(new, copy)
+            written.append(copy)
+    return written, left
+
+
+def _sources(notebook) -> set[str]:
+    return {cell.source.strip() for cell in notebook.cells}

@@ -1,12 +1,15 @@
-"""Grading a folder of submissions, without running their notebooks: only the answer cells are run,
-in a process of their own for each notebook, and each function is checked by itself.
+"""Grading a folder of submissions, without running their notebooks: only what cells after the
+heading "Exercises" define is run, in a process of its own for each notebook, and each function is
+checked by itself.
 
 This is no sandbox. Grade what you would also run, or grade in a container.
 """
 
+import ast
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +23,7 @@ from hmode.course.copies import tags
 from hmode.errors import MissingFileError
 from hmode.runs import write_csv
 
-# The names an answer may use without importing them.
+# The names that an answer may use without importing them.
 PRELUDE = """
 import math
 import numpy as np
@@ -29,7 +32,9 @@ import torch.nn.functional as F
 import hmode
 from hmode import density_map, local_counts
 """
-LIMIT = 30  # seconds for each cell and each check
+LIMIT = 30  # seconds for each definition and each check
+UNGRADED = {"check", "solution"}  # tags of cells that are not the student's
+DEFINES = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 
 
 def grade_folder(submissions: Path, csv: Path) -> list[dict]:
@@ -64,7 +69,7 @@ def grade_folder(submissions: Path, csv: Path) -> list[dict]:
 
 
 def grade(path: Path) -> dict[str, list]:
-    """Of each exercise whose answer cell the notebook has: whether it is right, and what was said.
+    """Of each exercise that the notebook has: whether it is right, and what was said.
 
     Runs in a process of its own; what hangs or kills that process costs its own points only where
     time allows, and otherwise those after it.
@@ -84,21 +89,38 @@ def _grade_here(path: Path, say) -> None:
         cells = nbformat.read(path, as_version=4).cells
     except Exception as error:  # nbformat's reader has no error of its own
         return print(f"{path}: cannot be read as a notebook: {error}", file=sys.stderr)
-    for cell in cells:
-        if "answer" not in tags(cell):
-            continue
-        asked = [name for name in EXERCISES if f"def {name}(" in cell.source]
-        space: dict = {}
-        exec(PRELUDE, space)
+    start = next((i for i, cell in enumerate(cells) if "## Exercises" in cell.source), 0)
+    cells = [cell for cell in cells[start:] if cell.cell_type == "code"]
+    checks = "\n".join(cell.source for cell in cells if "check" in tags(cell))
+    asked = [name for name in re.findall(r"check\((\w+)\)", checks) if name in EXERCISES]
+    space, stopped = _defined([cell.source for cell in cells if not UNGRADED & set(tags(cell))])
+    for name in asked:
+        if name in space:
+            say(name, *_verdict(space[name]))
+        else:
+            why = stopped.get(name, "no cell of the exercises defines it")
+            say(name, False, f"{EXERCISES[name].id} {name}: {why}")
+
+
+def _defined(sources: list[str]) -> tuple[dict, dict[str, str]]:
+    """What the cells define, all in one place, and by function why its cell could not be read. A
+    name that a cell lacks may stand in another; what shows or trains is left out."""
+    space, stopped = {}, {}
+    exec(PRELUDE, space)
+    for source in sources:
         try:
-            with _limited():
-                exec(cell.source, space)
-        except BaseException as error:
-            for name in asked:
-                say(name, False, f"{EXERCISES[name].id} {name}: its cell stops with {error!r}")
-            continue
-        for name in asked:
-            say(name, *_verdict(space.get(name)))
+            # A line of IPython's own (%, !) is no Python.
+            statements = ast.parse(re.sub(r"(?m)^[%!].*", "", source)).body
+        except SyntaxError as error:
+            statements = []
+            for name in re.findall(r"def (\w+)\(", source):
+                stopped[name] = f"its cell cannot be read: {error!r}"
+        for statement in statements:
+            if isinstance(statement, DEFINES):
+                # What fails here, for instance because it needs a network, is missed where used.
+                with contextlib.suppress(BaseException), _limited():
+                    exec(compile(ast.Module([statement], []), "answer", "exec"), space)
+    return space, stopped
 
 
 def _verdict(function) -> tuple[bool, str]:
