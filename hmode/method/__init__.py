@@ -1,2 +1,2 @@
-"""The method of the paper and nothing else, to be read in an hour: image, density, crops, network,
-gating, mixture (eq. 1), prediction, losses (eq. 2 to 7), training."""
+"""The method of the paper, to be read in an hour: image, density, crops, prediction, network,
+gating, mixture (eq. 1), losses (eq. 2 to 7), training."""

@@ -29,7 +29,8 @@ class Batch:
 
 
 class Crop(NamedTuple):
-    """Which image, where its upper left corner (y, x) lies, and whether it is mirrored."""
+    """Which image, where in it the crop's upper left corner (y, x) lies (negative: outside), and
+    whether it is mirrored."""
 
     image: int
     corner: list[int]

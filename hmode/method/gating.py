@@ -1,8 +1,9 @@
 """Gating nets and the attention net (section III-B.1).
 
 Gating net 1, of two convolutions, and the attention net, of three, read the encoder's last feature
-F; gating net 2, of six, reads F' = A·F. The paper gives the number of layers and not their
-channels, which are those of the released code.
+F, conv5_3 after its ReLU, `[B, 512, H/16, W/16]`; gating net 2, of six, reads F' = A·F. None sees
+the decoder or the experts. The paper gives the number of layers and not their channels, which are
+those of the released code.
 """
 
 import math
@@ -32,9 +33,8 @@ class GatingNet(nn.Module):
         trunk: the layers before the output.
         c: their output channels.
         shape: (M, N).
-        std: of the initial weights; None: He et al.'s. Small, as in the released code: with He's
-            larger weights gating net 2 settles on a single group within the first epochs of a
-            training from scratch, and no loss brings it back.
+        std: of the initial weights; None: He et al.'s. Small, as in the released code, so that a
+            training begins with even weights.
     """
 
     def __init__(self, trunk: nn.Sequential, c: int, shape: tuple[int, ...], std=INITIAL_STD):

@@ -1,4 +1,5 @@
-"""The training loss: L_Des, REL, L_Att and L_Eim (eq. 2 to 6) and their sum (eq. 7).
+"""The training loss: REL (eq. 2), L_Des (3), both on every map (4), L_Att (5), L_Eim (6), and
+their sum (7).
 
 The paper optimises every map "on the original resolution of the image", that is after nearest
 upsampling. For a map p on a grid of s x s pixel cells and a full-size target g with cell means ḡ,
@@ -6,7 +7,7 @@ upsampling. For a map p on a grid of s x s pixel cells and a full-size target g 
     Σ_pixels (up(p) - g)² = Σ_cells s² [ (p - ḡ)² + Var_cell(g) ],
 
 exactly: the full-size maps never have to be built. Losses that are linear in the target, like the
-cross entropy, only need the cell means.
+cross entropy, only need the cell means. A *cell* is one value of a map; REL's *regions* are larger.
 """
 
 from collections.abc import Callable
@@ -38,7 +39,8 @@ def density_loss(
         pred: `[B, C, h, w]`, all supervised maps.
         target: `[B, 1, H, W]`; H = s h and W = s w for a whole s.
         scale: what the target is multiplied by to be in the unit of `pred`.
-        reduction: over the pixels of a map, "mean" (the paper) or "sum" (the released code).
+        reduction: over the pixels of a map, "mean" (the paper) or "sum" (the released code, and
+            what `LossSettings` trains with).
         output_weights: `[C]`, or None for equal weights of one.
 
     Returns:

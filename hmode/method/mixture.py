@@ -81,7 +81,7 @@ class HMoDE(MultiScaleNetwork):
         depth: levels of the hierarchy. 3 groups the groups once more in the same way before the
             last mixture (Table VIII), by a gating net like gating net 1.
         width, weights, density_scale, encoder_width: as in `EncoderDecoder`.
-        variant: what `build` takes besides.
+        variant: what the `build` of a subclass takes besides; here nothing.
 
     Raises:
         InputError: a setting is out of its range, or settings contradict each other.
@@ -118,7 +118,7 @@ class HMoDE(MultiScaleNetwork):
             return GatingNet(trunk, trunk[-2].out_channels, shape)
 
         self.levels = overlapping_levels(self.config["experts"], group_size, depth)
-        self.inner_gates = nn.ModuleList(
+        self.inner_gates = nn.ModuleList(  # gating net 1 of each level
             gate(GATE1_CHANNELS, (len(level.groups), group_size)) for level in self.levels
         )
         trunk = convolutions(c, ATTENTION_CHANNELS, width)
@@ -154,7 +154,7 @@ class HMoDE(MultiScaleNetwork):
 
         Returns:
             For each level, the final one included: mixtures `[B, M, h, w]` and weights
-            `[B, M, N, h, w]`. (All may have more dimensions behind the second or third.)
+            `[B, M, N, h, w]`. (A variant that gates channels has one more dimension.)
         """
         mixed, gates = [], []
         for gating_net, level in zip(self.inner_gates, self.levels, strict=True):

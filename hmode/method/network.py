@@ -1,10 +1,9 @@
 """The encoder-decoder with one density head per scale (section IV-B of the paper).
 
 The encoder is the first 13 convolutions of VGG-16 with batch norm, cut into five stages at
-strides 1, 2, 4, 8, 16. Decoder block k = 1 works at stride 16; each later block takes the block
-before it, upsampled twice, concatenated with the encoder stage of its own stride. Every block
-ends in a density head: the density experts, coarsest first inside the decoder, E_1 = finest
-outside of it.
+strides 1, 2, 4, 8, 16. The first decoder block works at stride 16; each later one takes the block
+before it, enlarged to twice its sides, concatenated with the encoder stage of its own stride. Every
+block ends in a density head, an expert: coarsest first inside the decoder; outside E_1 is finest.
 """
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from hmode.errors import InputError
 from hmode.method.prediction import Prediction
 
-MIN_SIDE = 32
+MIN_SIDE = 32  # pixels: two cells of the coarsest stage
 # The encoder's stages: channels and number of convolutions; a max-pooling stands between two.
 STAGE_CHANNELS = (64, 128, 256, 512, 512)
 STAGE_LAYERS = (2, 2, 3, 3, 3)

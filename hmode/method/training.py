@@ -21,7 +21,7 @@ from hmode.method.prediction import Prediction
 
 @dataclass(frozen=True)
 class Schedule:
-    """How to train a network; the default is the paper's.
+    """How to train a network; the default is the paper's, with losses as in `LossSettings`.
 
     Attributes:
         epochs: passes over the training set, one crop of every image each.
