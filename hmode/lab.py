@@ -143,13 +143,15 @@ class Lab:
         return frame
 
     def save(self, figure, name: str) -> None:
-        """Write a matplotlib figure as `<name>.png` among the figures.
-
-        Returns nothing: a notebook would print the path, and paths are the machine's own.
-        """
+        """Write a matplotlib figure as `<name>.png` among the figures, and show its name, by which
+        the text calls it. (Not its path: paths are the machine's own.)"""
         self.figures.mkdir(parents=True, exist_ok=True)
         path = self.figures / f"{name}.png"
         figure.savefig(path, dpi=200, bbox_inches="tight", metadata={"Software": None})
+        from IPython import display, get_ipython  # comes with notebooks, not with the package
+
+        if get_ipython():
+            display.display(display.Markdown(f"Figure *{name}*"))
 
     def save_table(self, name: str, rows: list[dict]) -> None:
         """Write rows with the same keys as `<name>.csv` among the figures."""

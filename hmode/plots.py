@@ -132,7 +132,8 @@ def show_image(ax: Axes, sample: CrowdImage, *, points: bool = False, title: str
             linewidth=0.4,
             label="head",
         )
-    ax.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+    ax.set(xlim=(0, width), ylim=(height, 0), xticks=[])
+    ax.yaxis.set_visible(False)  # which to measure, to no end, is most of a figure's layout
     known = f"{sample.count} people" if sample.annotated else "not annotated"
     ax.set_title(title or f"{sample.name}: {known}")
 
@@ -149,16 +150,20 @@ def show_map(
 ):
     """A map `[h, w]` with its colour bar; `label` None leaves the bar out. Returns the image."""
     shown = ax.imshow(np.asarray(values), cmap=cmap, vmin=vmin, vmax=vmax)
-    ax.set(xticks=[], yticks=[], title=title)
+    ax.set(xticks=[], title=title)
+    ax.yaxis.set_visible(False)
     if label:
         ax.figure.colorbar(shown, ax=ax, shrink=0.8, label=label)
     return shown
 
 
 def show_weights(ax: Axes, values, *, title: str):
-    """A map of weights `[h, w]` on a scale of its own, whose ends stand below it."""
+    """A map of weights `[h, w]` on a scale of its own, whose ends stand below it; weights that
+    hardly differ look so."""
     low, high = float(values.min()), float(values.max())
-    shown = show_map(ax, values, title=title, cmap="viridis", vmin=low, vmax=high, label=None)
+    middle, reach = (low + high) / 2, max(high - low, 0.1) / 2
+    ends = {"vmin": middle - reach, "vmax": middle + reach}
+    shown = show_map(ax, values, title=title, cmap="viridis", **ends, label=None)
     digits = 2 if high - low > 0.02 else 4
     ax.set_xlabel(f"{low:.{digits}f} (dark) to {high:.{digits}f}", fontsize=9)
     return shown
