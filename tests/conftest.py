@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,9 +25,34 @@ os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 
-if "forkserver" in multiprocessing.get_all_start_methods():
-    # Processes that tests start and kill are forked from one that has done nothing but imports.
-    multiprocessing.set_forkserver_preload(["hmode.training"])
+# Processes that tests start and kill are forked from one that has done nothing but imports: to
+# import torch takes longer than what most of them do.
+FORKED = "forkserver" in multiprocessing.get_all_start_methods()
+CONTEXT = multiprocessing.get_context("forkserver" if FORKED else "spawn")
+if FORKED:
+    CONTEXT.set_forkserver_preload(["hmode.cli", "hmode.experiments", "hypothesis", "scipy.io"])
+
+
+def _piped(out, err, function, args):
+    for pipe, stream in ((out, 1), (err, 2)):
+        os.dup2(pipe.fileno(), stream)
+    sys.stdout, sys.stderr = (open(stream, "w", closefd=False) for stream in (1, 2))
+    function(*args)
+
+
+def run_process(function, *args) -> subprocess.CompletedProcess:
+    """What comes of a function in a process of its own, as `subprocess.run` tells it."""
+    pipes = [CONTEXT.Pipe(duplex=False) for _ in range(2)]
+    process = CONTEXT.Process(target=_piped, args=(*(write for _, write in pipes), function, args))
+    process.start()
+    for _, write in pipes:
+        write.close()
+    texts = []
+    for read, _ in pipes:
+        with open(read.fileno(), closefd=False) as file:
+            texts.append(file.read())
+    process.join()
+    return subprocess.CompletedProcess((function, *args), process.exitcode, *texts)
 
 
 @pytest.fixture(autouse=True)

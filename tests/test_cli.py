@@ -10,7 +10,7 @@ import sys
 import click
 import pytest
 from click.testing import CliRunner
-from conftest import write_shanghaitech
+from conftest import run_process, write_shanghaitech
 from matplotlib.figure import Figure
 
 import hmode
@@ -201,19 +201,20 @@ class TestFiles:
 
     @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
     def test_what_is_terminated_cleans_up(self, tmp_path):
-        code = (
-            "import os, signal\n"
-            "from hmode.cli import data, main\n"
-            "def check(*_):\n"
-            "    try:\n        os.kill(os.getpid(), signal.SIGTERM)\n"
-            "    finally:\n        print('cleaned up')\n"
-            "data.callback.__globals__['check'] = check\n"
-            "main()"
-        )
-        command = [sys.executable, "-c", code, "data", "check", "folder", "--root", str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = run_process(check_and_terminate, tmp_path)
         assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "")
         assert done.stdout == "cleaned up\n"
+
+
+def check_and_terminate(folder):
+    def check(*_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            print("cleaned up")
+
+    main.commands["data"].callback.__globals__["check"] = check
+    main(["data", "check", "folder", "--root", str(folder)])
 
 
 class TestRefusals:

@@ -2,14 +2,14 @@
 
 import json
 import os
+import resource
 import shutil
-import subprocess
-import sys
 from contextlib import contextmanager
 
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import run_process
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -221,20 +221,19 @@ class TestDamage:
 
     def test_a_full_disk_is_one_line(self, tmp_path):
         """Files may grow to some size only: the disk is full at another write each time."""
-        code = (
-            "import resource, sys; from hmode.cli import main; "
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); "
-            "main(sys.argv[2:])"
-        )
         for limit in (0, 2_000, 1_500_000):
-            command = [sys.executable, "-c", code, str(limit), *SMOKE, "--runs", str(tmp_path)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = run_process(train_with_room, limit, tmp_path)
             assert done.returncode == 2, done.stderr
             assert done.stderr.startswith("Error: ")
             assert done.stderr.count("\n") == 1
             assert "cannot be" in done.stderr
         whole = CliRunner().invoke(main, [*SMOKE, "--runs", str(tmp_path)])
         assert whole.exit_code == 0, whole.output
+
+
+def train_with_room(size, runs):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    main([*SMOKE, "--runs", str(runs)])
 
 
 LONG = "x" * 300

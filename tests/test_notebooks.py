@@ -38,32 +38,68 @@ def test_the_series_is_there():
     assert {path.name[:2] for path in PATHS} >= {"00", "01", "02", "03", "04", "06"}
 
 
+# Every kernel of the series measures its figures before it saves them.
+MEASURE = """
+def measure():
+    import json
+    from hmode.lab import Lab
+    from legible import faults
+
+    save = Lab.save
+
+    def measured(lab, figure, name):
+        found = faults(figure)
+        save(lab, figure, name)
+        (lab.figures / f"{name}.faults.json").write_text(json.dumps(found))
+
+    Lab.save = measured
+
+measure()
+del measure
+"""
+
+
 @pytest.fixture(scope="module")
 def series(tmp_path_factory):
     """The whole series, run once through papermill; its trainings serve the tests after it."""
     output = tmp_path_factory.mktemp("series")
-    reports = notebooks.reproduce(
-        profile="smoke", device="cpu", output=output, notebooks=FOLDER, say=lambda line: None
-    )
-    return output, reports
+    startup = output / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "measure.py").write_text(MEASURE)
+    paths = [str(FOLDER.parent / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IPYTHONDIR", str(output / "ipython"))
+        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        reports = notebooks.reproduce(
+            profile="smoke", device="cpu", output=output, notebooks=FOLDER, say=lambda line: None
+        )
+    return output / "figures" / "smoke" / "synthetic", reports
 
 
 @pytest.mark.slow
 def test_the_whole_series_runs_and_keeps_its_promises(series):
-    output, reports = series
+    figures, reports = series
     assert [report.name for report in reports] == [path.stem for path in PATHS]
     for report in reports:
         assert report.figures, f"{report.name} promises no figure"
-    table = notebooks.summary("smoke", "synthetic", output)
+    table = notebooks.summary("smoke", "synthetic", figures.parents[2])
     for network in ("Baseline", "HMoDE", "HMoDE+REL", "mean count"):
         assert network in table
+
+
+@pytest.mark.slow
+def test_all_saved_figures_are_legible(series):
+    figures, _ = series
+    found = {path.stem: json.loads(path.read_text()) for path in figures.glob("*.faults.json")}
+    assert {name[:2] for name in found} == {path.name[:2] for path in PATHS}
+    assert {name: faults for name, faults in found.items() if faults} == {}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_stored_outputs_that_do_not_depend_on_the_machine_are_right(path, series):
     """What cells tagged nbval-check-output print, in the series as in the committed notebook."""
-    executed = series[0] / "figures" / "smoke" / "synthetic" / "notebooks" / path.name
+    executed = series[0] / "notebooks" / path.name
     cells = [cell for cell in code(read(executed)) if "injected-parameters" not in tags(cell)]
     for now, stored in zip(cells, code(read(path)), strict=True):
         if "nbval-check-output" in tags(stored):
@@ -75,7 +111,8 @@ def test_nbval_runs_a_notebook_and_compares_its_outputs(series):
     path = FOLDER / "01-density-maps.ipynb"
     command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax", "--nbval-current-env"]
     command += ["-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts=", str(path)]
-    settings = {"HMODE_PROFILE": "smoke", "HMODE_STATIC": "1", "HMODE_OUTPUT": str(series[0])}
+    settings = {"HMODE_PROFILE": "smoke", "HMODE_STATIC": "1"}
+    settings |= {"HMODE_OUTPUT": str(series[0].parents[2])}
     done = subprocess.run(
         command, env=os.environ | settings, capture_output=True, text=True, cwd=FOLDER, check=False
     )

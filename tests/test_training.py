@@ -2,7 +2,6 @@
 
 import json
 import math
-import multiprocessing
 import os
 import random
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import crowds
+from conftest import CONTEXT, crowds
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -325,8 +324,7 @@ def in_child(run_dir, kill_at=0, count_to=None, resume=True):
 
 def exit_code(run_dir, **options):
     """Of a process that trains."""
-    context = multiprocessing.get_context("forkserver")
-    process = context.Process(target=in_child, args=(run_dir,), kwargs=options)
+    process = CONTEXT.Process(target=in_child, args=(run_dir,), kwargs=options)
     process.start()
     process.join()
     return process.exitcode
