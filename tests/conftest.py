@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,13 @@ if FORKED:
 def _piped(out, err, function, args):
     for pipe, stream in ((out, 1), (err, 2)):
         os.dup2(pipe.fileno(), stream)
-    sys.stdout, sys.stderr = (open(stream, "w", closefd=False) for stream in (1, 2))
+    sys.stdout, sys.stderr = (os.fdopen(stream, "w", closefd=False) for stream in (1, 2))
     function(*args)
+
+
+def _all_of(pipe) -> str:
+    with open(pipe.fileno(), closefd=False) as file:
+        return file.read()
 
 
 def run_process(function, *args) -> subprocess.CompletedProcess:
@@ -47,10 +53,8 @@ def run_process(function, *args) -> subprocess.CompletedProcess:
     process.start()
     for _, write in pipes:
         write.close()
-    texts = []
-    for read, _ in pipes:
-        with open(read.fileno(), closefd=False) as file:
-            texts.append(file.read())
+    with ThreadPoolExecutor() as readers:
+        texts = [*readers.map(_all_of, (read for read, _ in pipes))]
     process.join()
     return subprocess.CompletedProcess((function, *args), process.exitcode, *texts)
 
