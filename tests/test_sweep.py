@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 
@@ -13,6 +12,7 @@ import psutil
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import CONTEXT
 from distributed import LocalCluster
 from filelock import FileLock
 
@@ -193,25 +193,26 @@ class TestOneSweep:
         assert stamps(swept["plan"].folder(Job("hmode", 0))) == before
 
 
+def sweep_from(folder, command):
+    os.chdir(folder)
+    main([str(each) for each in command])
+
+
 @pytest.mark.slow
-def test_a_killed_sweep_is_finished_by_the_same_command(tmp_path, fresh_interpreter_environment):
+def test_a_killed_sweep_is_finished_by_the_same_command(tmp_path):
     runs, options = tmp_path / "runs", ("baseline", "--seeds", 3, "--workers", 1)
     command = ["sweep", *options, "--profile", "smoke", "--device", "cpu", "--runs", runs]
-    first = subprocess.Popen(
-        [sys.executable, "-m", "hmode", *map(str, command)],
-        env=fresh_interpreter_environment,
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-    )
+    first = CONTEXT.Process(target=sweep_from, args=(tmp_path, command))
+    first.start()
     finished = runs / "smoke" / "synthetic" / "baseline-seed0"
     try:
         while not (finished / "result.json").is_file():
-            assert first.poll() is None
+            assert first.is_alive()
             time.sleep(0.02)
         workers = psutil.Process(first.pid).children(recursive=True)
     finally:
         first.kill()
-    first.wait()
+    first.join()
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert workers
     assert not alive
