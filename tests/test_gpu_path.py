@@ -2,20 +2,24 @@
 what is no requirement. `benchmarks.gpu` checks the rest on the device itself."""
 
 import json
-import os
-import signal
+import multiprocessing
 import subprocess
 import sys
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import CONTEXT
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmarks import device_lease
+from hmode.cli import main
 from hmode.density import batch_density_maps
 from hmode.experiments import EXPERIMENTS
 from hmode.losses import total_loss
@@ -87,20 +91,26 @@ main(sys.argv[1:])
 """
 
 
+def command_line(arguments):
+    main(arguments)
+
+
 def test_a_bare_machine_sweeps_and_a_killed_sweep_goes_on(tmp_path, fresh_interpreter_environment):
     """Without Dask, notebooks, plots, and with the package not installed."""
     runs = tmp_path / "runs"
-    call = [sys.executable, "-c", BARE, "sweep", "hmode", "baseline", "--seeds", "1"]
-    call += ["--profile", "smoke", "--workers", "0", "--runs", str(runs)]
-    environment = fresh_interpreter_environment | {"PYTHONPATH": str(ROOT)}
-    first = subprocess.Popen(call, env=environment, stdout=subprocess.DEVNULL)
+    call = ["sweep", "hmode", "baseline", "--seeds", "1", "--profile", "smoke", "--workers", "0"]
+    call += ["--runs", str(runs)]
+    first = CONTEXT.Process(target=command_line, args=(call,))
+    first.start()
     done = runs / "smoke" / "synthetic" / "hmode-seed0" / "result.json"
-    while first.poll() is None and not done.is_file():
+    while first.is_alive() and not done.is_file():
         time.sleep(0.05)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    first.kill()
+    first.join()
     before = done.read_bytes()
-    again = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+    bare = [sys.executable, "-c", BARE, *call]
+    environment = fresh_interpreter_environment | {"PYTHONPATH": str(ROOT)}
+    again = subprocess.run(bare, env=environment, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert done.read_bytes() == before
     other = json.loads((runs / "smoke/synthetic/baseline-seed0/result.json").read_text())
@@ -109,18 +119,23 @@ def test_a_bare_machine_sweeps_and_a_killed_sweep_goes_on(tmp_path, fresh_interp
 
 
 @pytest.mark.slow
-def test_a_lease_that_is_cut_off_goes_on(tmp_path):
+def test_a_lease_that_is_cut_off_goes_on(tmp_path, monkeypatch):
     """Killed when its first run is there, and begun again: the archive holds all runs."""
     keep, output = tmp_path / "keep", tmp_path / "out"
-    call = [sys.executable, "-m", "benchmarks.device_lease", "--tiny", "--until", "3000"]
-    call += ["--keep", str(keep), "--output", str(output), "--processes", "1"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    first = subprocess.Popen(call, cwd=ROOT, env=environment, start_new_session=True)
-    while first.poll() is None and not list(keep.glob("runs/*/*/*/result.json")):
-        time.sleep(0.1)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    subprocess.run(call, cwd=ROOT, env=environment, check=True)
+    for name in ("HMODE_DATA", "HMODE_WEIGHTS", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")  # a lease sets them: they are put back
+    monkeypatch.setattr(device_lease, "SPAWN", CONTEXT)
+    lease = partial(device_lease.at_once, keep, output, until=3000, tiny=True, processes=1)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(lease)
+        while not list(keep.glob("runs/*/*/*/result.json")):
+            assert not first.done()
+            time.sleep(0.1)
+        for process in multiprocessing.active_children():
+            process.kill()
+        first.result()
+    assert not list(keep.glob("runs/*/scales/*/result.json"))
+    lease()
     with tarfile.open(output / "runs.tar.gz") as archive:
         names = {Path(name).parts[1:] for name in archive.getnames()}
     for dataset, run in (
