@@ -28,10 +28,12 @@ torch.set_num_threads(1)
 
 # Processes that tests start and kill are forked from one that has done nothing but imports: to
 # import torch takes longer than what most of them do.
+# torch._dynamo is what the first optimiser of a process imports.
+PRELOADED = ["hmode.cli", "hmode.experiments", "torch._dynamo", "hypothesis", "scipy.io"]
 FORKED = "forkserver" in multiprocessing.get_all_start_methods()
 CONTEXT = multiprocessing.get_context("forkserver" if FORKED else "spawn")
 if FORKED:
-    CONTEXT.set_forkserver_preload(["hmode.cli", "hmode.experiments", "hypothesis", "scipy.io"])
+    CONTEXT.set_forkserver_preload(PRELOADED)
 
 
 def _piped(out, err, function, args):
