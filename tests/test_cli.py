@@ -90,17 +90,6 @@ class TestTrain:
         assert float(row["mae"]) == pytest.approx(mae)
         assert float(row["mse"]) == pytest.approx(mse)
 
-    def test_again_it_only_loads(self, trained, tiny_sha):
-        output, run_dir, _ = trained
-        before = {path: path.stat().st_mtime_ns for path in run_dir.iterdir()}
-        result = call(
-            *("train", "hmode", "--profile", "smoke", "--dataset", "sha", "--data-root", tiny_sha),
-            *("--device", "cpu", "--seed", 3, "--runs", run_dir.parents[2]),
-        )
-        assert result.exit_code == 0
-        assert numbers(result.output) == numbers(output)
-        assert {path: path.stat().st_mtime_ns for path in run_dir.iterdir()} == before
-
 
 def errors_of(run_dir):
     """MAE and MSE by hand from the stored table."""
@@ -231,29 +220,10 @@ class TestRefusals:
         message = one_line("train", "hmode", "--dataset", "sha", "--data-root", tmp_path / "x")
         assert "HMODE_DATA" in message
 
-    def test_an_unknown_split(self, trained, tiny_sha):
-        message = one_line(
-            "evaluate", trained[1], "--dataset", "sha", "--data-root", tiny_sha, "--split", "dev"
-        )
-        assert "'dev'" in message
-        assert "test" in message
-
-    def test_an_unknown_data_set(self, trained):
-        assert "'qnrf' is unknown" in one_line("evaluate", trained[1], "--dataset", "qnrf")
-
-    def test_an_option_that_the_data_set_does_not_have(self, trained):
-        assert "max_side" in one_line("evaluate", trained[1], "--max-side", 64)
-
     def test_a_table_that_cannot_be_written_is_refused_before_counting(self, trained, tiny_sha):
         data = ("--dataset", "sha", "--data-root", tiny_sha)
         file = trained[1] / "config.json"
         refused("evaluate", trained[1], *data, "--csv", file / "t.csv")
-
-    def test_the_folder_of_a_table_is_made(self, trained, tiny_sha, tmp_path):
-        data = ("--dataset", "sha", "--data-root", tiny_sha, "--device", "cpu")
-        table = tmp_path / "new" / "folder" / "t.csv"
-        assert call("evaluate", trained[1], *data, "--csv", table).exit_code == 0
-        assert len(list(csv.DictReader(table.open()))) > 0
 
     def test_another_configuration_in_the_same_place(self, trained, tiny_sha, tmp_path):
         """Other data under the same names: the folder is named, and left alone."""

@@ -19,6 +19,7 @@ from hmode.lab import project_folder
 FOLDER = project_folder() / "notebooks"
 PATHS = sorted(FOLDER.glob("[0-9][0-9]-*.ipynb"))
 CORE = ("00", "01", "02", "03", "04", "06", "10")  # the path that every reader takes
+EXERCISE = {"exercise", "answer", "solution", "check"}
 PARAMETERS = {"profile", "dataset", "data_root", "device", "seed", "output"}
 
 
@@ -160,6 +161,12 @@ class TestCommittedForm:
                 assert output.output_type != "error"
                 assert output.get("name") != "stderr", output
 
+    def test_cells_fit_on_a_screen(self, path):
+        for cell in (each for each in code(read(path)) if not tags(each) & EXERCISE):
+            lines = cell.source.split("\n")
+            assert len(lines) <= 30, cell.source[:80]
+            assert max(map(len, lines)) <= 100, max(lines, key=len)
+
     def test_carries_no_trace_of_a_machine(self, path):
         text = path.read_text(encoding="utf-8")
         without_pictures = re.sub(r'"image/\w+": "[^"]*"', "", text)
@@ -190,18 +197,10 @@ class TestCommittedForm:
 
 
 AUDITED = [path for path in PATHS if "05" <= path.name[:2] <= "09"]
-EXERCISE = {"exercise", "answer", "solution", "check"}
 
 
 @pytest.mark.parametrize("path", AUDITED, ids=lambda path: path.stem)
 class TestReadable:
-    def test_cells_fit_on_a_screen(self, path):
-        for cell in code(read(path)):
-            if not tags(cell) & EXERCISE:
-                lines = cell.source.split("\n")
-                assert len(lines) <= 30, cell.source[:80]
-                assert max(map(len, lines)) <= 100, max(lines, key=len)
-
     def test_drawing_is_folded(self, path):
         for cell in (each for each in code(read(path)) if not tags(each) & EXERCISE):
             if "lab.save(fig" in cell.source:
@@ -464,13 +463,6 @@ def words(text):
 
 @pytest.mark.parametrize("path", [p for p in PATHS if p.name[:2] in CORE and p.name[:2] != "06"])
 class TestCorePath:
-    def test_cells_are_short_and_narrow(self, path):
-        for cell in code(read(path)):
-            if not EXERCISE & tags(cell):
-                lines = cell.source.split("\n")
-                assert len(lines) <= 30, lines[0]
-                assert max(map(len, lines)) <= 100, max(lines, key=len)
-
     def test_says_what_it_takes_and_what_came_of_it(self, path):
         text = "\n".join(cell.source for cell in read(path).cells)
         for part in ("**Before you start:**", "**Time:**", "glossary.md", "## Summary"):
