@@ -10,12 +10,13 @@ import subprocess
 from importlib import import_module
 from pathlib import Path
 
+import helpers
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 from conftest import noise, run_process
-from helpers import stored
+from helpers import one_line, stored
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
@@ -29,7 +30,7 @@ count_module = import_module("hmode.cli.count")
 
 
 def call(*arguments):
-    return CliRunner().invoke(main, ["count", *(str(each) for each in arguments)])
+    return helpers.call("count", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +56,7 @@ def errors(result):
 
 
 def refused(*arguments):
-    """The one line with which a call is refused."""
-    result = call(*arguments)
-    assert result.exit_code == 2, result.output
-    (line,) = errors(result)
-    assert result.output.strip() == line
-    return line
+    return one_line("count", *arguments)
 
 
 def counts(run, *paths):

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from click.testing import CliRunner
 from conftest import run_process
+from helpers import call, one_line
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -21,16 +21,6 @@ from hmode.experiments import run
 from hmode.runs import RunFolder
 
 SMOKE = ("train", "hmode", "--profile", "smoke", "--device", "cpu")
-
-
-def one_line(*arguments):
-    """The line with which a call is refused."""
-    result = CliRunner().invoke(main, [str(each) for each in arguments])
-    assert result.exit_code == 2, result.output
-    assert isinstance(result.exception, SystemExit)
-    (line,) = result.output.strip().splitlines()
-    assert line.startswith("Error: ")
-    return line
 
 
 @pytest.fixture(scope="module")
@@ -162,9 +152,7 @@ class TestDamage:
         folder = copy(finished, tmp_path)
         (folder / "test.csv").write_text(text)
         if text == "name\n":  # no rows: the images are counted again
-            assert (
-                CliRunner().invoke(main, [*SMOKE, "--runs", str(tmp_path / "runs")]).exit_code == 0
-            )
+            assert call(*SMOKE, "--runs", tmp_path / "runs").exit_code == 0
         else:
             assert "test.csv" in one_line(*SMOKE, "--runs", tmp_path / "runs")
 
@@ -197,7 +185,7 @@ class TestDamage:
         )
         assert "pickled ones are not read" in one_line(*SMOKE, "--runs", tmp_path / "runs")
         assert not trace.exists()
-        fresh = CliRunner().invoke(main, [*SMOKE, "--fresh", "--runs", str(tmp_path / "runs")])
+        fresh = call(*SMOKE, "--fresh", "--runs", tmp_path / "runs")
         assert fresh.exit_code == 0, fresh.output
 
     def test_a_finished_run_without_its_best_weights(self, finished, tmp_path):
@@ -227,7 +215,7 @@ class TestDamage:
             assert done.stderr.startswith("Error: ")
             assert done.stderr.count("\n") == 1
             assert "cannot be" in done.stderr
-        whole = CliRunner().invoke(main, [*SMOKE, "--runs", str(tmp_path)])
+        whole = call(*SMOKE, "--runs", tmp_path)
         assert whole.exit_code == 0, whole.output
 
 
@@ -262,7 +250,6 @@ class TestPlaces:
         one_line(*arguments)
 
     def test_a_seed_beyond_all_numbers(self, tmp_path):
-        result = CliRunner().invoke(main, [*SMOKE, "--seed", str(2**64), "--runs", str(tmp_path)])
-        assert result.exit_code == 2
+        assert call(*SMOKE, "--seed", 2**64, "--runs", tmp_path).exit_code == 2
         with pytest.raises(InputError, match="seed is 18446744073709551616"):
             run("hmode", profile="smoke", seed=2**64, runs=tmp_path)

@@ -11,10 +11,10 @@ import dask
 import psutil
 import pytest
 import torch
-from click.testing import CliRunner
 from conftest import CONTEXT
 from distributed import LocalCluster
 from filelock import FileLock
+from helpers import call
 
 import hmode
 from hmode import cluster
@@ -34,10 +34,6 @@ def _quick_start():
 
 def plan(runs, *experiments, **options):
     return Plan(experiments, **{"profile": "smoke", "device": "cpu", "runs": runs, **options})
-
-
-def call(*arguments):
-    return CliRunner().invoke(main, [str(each) for each in arguments])
 
 
 def call_sweep(runs, *arguments):
