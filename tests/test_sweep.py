@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+from multiprocessing import forkserver
 
 import dask
 import psutil
@@ -25,9 +26,11 @@ from hmode.errors import InputError
 from hmode.sweep import Job, Plan, sweep
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _quick_start():
-    """Workers are forked from a process that has imported torch (see conftest.py)."""
+    """Workers are forked from a process that has imported torch (see conftest.py): Dask, which
+    asks for other imports, finds it there."""
+    forkserver.ensure_running()
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
         yield
 
@@ -96,18 +99,15 @@ def swept(tmp_path_factory):
             held.release()
 
     everything = plan(runs, "hmode", "table4/average", "baseline", "table4/concat", seeds=2)
-    with (
-        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            memory_limit=0,
-            dashboard_address=None,
-            env={"OMP_NUM_THREADS": "1"},
-            preload=str(accidents),
-            silence_logs=50,
-        ) as workers,
-    ):
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        memory_limit=0,
+        dashboard_address=None,
+        env={"OMP_NUM_THREADS": "1"},
+        preload=str(accidents),
+        silence_logs=50,
+    ) as workers:
         held.acquire()
         failures = sweep(everything, scheduler=workers.scheduler_address, say=say)
     return {
