@@ -2,7 +2,9 @@
 
 import multiprocessing
 import os
+import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +26,39 @@ os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 
-if "forkserver" in multiprocessing.get_all_start_methods():
-    # Processes that tests start and kill are forked from one that has done nothing but imports.
-    multiprocessing.set_forkserver_preload(["hmode.training"])
+# Processes that tests start and kill are forked from one that has done nothing but imports: to
+# import torch takes longer than what most of them do.
+# torch._dynamo is what the first optimiser of a process imports.
+PRELOADED = ["hmode.cli", "hmode.experiments", "torch._dynamo", "hypothesis", "scipy.io"]
+FORKED = "forkserver" in multiprocessing.get_all_start_methods()
+CONTEXT = multiprocessing.get_context("forkserver" if FORKED else "spawn")
+if FORKED:
+    CONTEXT.set_forkserver_preload(PRELOADED)
+
+
+def _piped(out, err, function, args):
+    for pipe, stream in ((out, 1), (err, 2)):
+        os.dup2(pipe.fileno(), stream)
+    sys.stdout, sys.stderr = (os.fdopen(stream, "w", closefd=False) for stream in (1, 2))
+    function(*args)
+
+
+def _all_of(pipe) -> str:
+    with open(pipe.fileno(), closefd=False) as file:
+        return file.read()
+
+
+def run_process(function, *args) -> subprocess.CompletedProcess:
+    """What comes of a function in a process of its own, as `subprocess.run` tells it."""
+    pipes = [CONTEXT.Pipe(duplex=False) for _ in range(2)]
+    process = CONTEXT.Process(target=_piped, args=(*(write for _, write in pipes), function, args))
+    process.start()
+    for _, write in pipes:
+        write.close()
+    with ThreadPoolExecutor() as readers:
+        texts = [*readers.map(_all_of, (read for read, _ in pipes))]
+    process.join()
+    return subprocess.CompletedProcess((function, *args), process.exitcode, *texts)
 
 
 @pytest.fixture(autouse=True)

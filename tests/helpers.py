@@ -1,17 +1,45 @@
-"""Random maps and what is asked of every loss on them; every network, narrow; stored networks, and
-finished runs made up by hand."""
+"""Refusals; random maps and what is asked of every loss on them; every network, narrow; stored
+networks, and finished runs made up by hand."""
 
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from reference import repeat
 from torch import nn
 
+from hmode.cli import main
+from hmode.errors import InputError
 from hmode.experiments import EXPERIMENTS
 from hmode.models import build_model
 from hmode.runs import RunFolder, write_csv
+
+
+@contextmanager
+def refusal(*words, kind=InputError):
+    """What is done inside is refused in these words."""
+    with pytest.raises(kind) as error:
+        yield
+    assert [each for each in words if each not in str(error.value)] == []
+
+
+def call(*arguments):
+    """What comes of a command."""
+    return CliRunner().invoke(main, [str(each) for each in arguments])
+
+
+def one_line(*arguments):
+    """The line with which a command is refused."""
+    result = call(*arguments)
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    (line,) = result.output.strip().splitlines()
+    assert line.startswith("Error: ")
+    return line
+
 
 # Three experts, three groups, the final map.
 OFFICIAL_WEIGHTS = torch.tensor([1.0, 1, 1, 2, 2, 2, 4])
@@ -83,12 +111,12 @@ def narrow(settings=None, *, seed=0, uneven=True):
     return network
 
 
-def stored(path, model="HMoDE", state=None):
+def stored(path, model="HMoDE", state=None, **config):
     """A run folder with a random network's configuration and weights, as a training leaves it."""
     torch.manual_seed(0)
     network = build_model({"model": model, "width": 0.0625})
     run = RunFolder(path)
-    run.claim({"model": network.config}, resume=True)
+    run.claim({"model": network.config, **config}, resume=True)
     run.save_weights("best", network.state_dict() if state is None else state)
     return path
 

@@ -7,16 +7,16 @@ import pickle
 import signal
 import stat
 import subprocess
-import sys
 from importlib import import_module
 from pathlib import Path
 
+import helpers
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import noise
-from helpers import stored
+from conftest import noise, run_process
+from helpers import one_line, stored
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
@@ -30,7 +30,7 @@ count_module = import_module("hmode.cli.count")
 
 
 def call(*arguments):
-    return CliRunner().invoke(main, ["count", *(str(each) for each in arguments)])
+    return helpers.call("count", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +56,7 @@ def errors(result):
 
 
 def refused(*arguments):
-    """The one line with which a call is refused."""
-    result = call(*arguments)
-    assert result.exit_code == 2, result.output
-    (line,) = errors(result)
-    assert result.output.strip() == line
-    return line
+    return one_line("count", *arguments)
 
 
 def counts(run, *paths):
@@ -211,18 +206,8 @@ class TestBadPictures:
     @pytest.mark.skipif(os.name != "posix", reason="kills a process with a signal")
     def test_what_was_counted_stays_when_it_is_killed(self, run, photos, tmp_path):
         table = tmp_path / "t.csv"
-        code = (
-            "import os, signal, sys\n"
-            "from hmode.cli import count, main\n"
-            "read = count.to_pixels\n"
-            "def die(path, **limits):\n"
-            "    if path.name == 'p10.png': os.kill(os.getpid(), signal.SIGKILL)\n"
-            "    return read(path, **limits)\n"
-            "count.to_pixels = die\n"
-            "main()"
-        )
         arguments = ["count", photos, "--weights", run, "--csv", table, "--device", "cpu"]
-        done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=False)
+        done = run_process(die_at_the_last, [str(each) for each in arguments])
         assert done.returncode == -signal.SIGKILL
         rows = list(csv.DictReader(table.open()))
         assert [Path(row["image"]).name for row in rows] == ["p1.png", "p2.png"]
@@ -235,6 +220,18 @@ class TestBadPictures:
         assert call(*names, "--weights", run, "--csv", "t.csv").exit_code == 0
         rows = list(csv.DictReader(Path("t.csv").read_text().splitlines()))
         assert [row["image"] for row in rows] == ["./=1+1.png", "./@x.png", "a[1].png"]
+
+
+def die_at_the_last(arguments):
+    read = count_module.to_pixels
+
+    def die(path, **limits):
+        if path.name == "p10.png":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(path, **limits)
+
+    count_module.to_pixels = die
+    main(arguments)
 
 
 class TestOutput:

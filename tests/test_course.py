@@ -156,46 +156,60 @@ def test_a_copy_that_somebody_has_written_into_stays(tmp_path):
     assert there[0].read_bytes() == before
 
 
-@pytest.fixture
-def submissions(tmp_path):
-    """Ada solves notebook 03, Bob a little of it; Eve's file is broken, Kim's answers misbehave."""
-    folder = tmp_path / "submissions"
+LEAVES = "def least_error(errors):\n    print('5 of 5')\n    raise SystemExit"
+SOLVED = {n: cells_of(n)[1].source for n in ("least_error", "harden", "gate_gradient")}
+MISBEHAVES = SOLVED | {"least_error": LEAVES, "gate_gradient": "def gate_gradient(a:"}
+
+
+def submit(folder, answers):
+    """A student's notebook 03 with these answers."""
     source = next(p for p in NOTEBOOKS if p.name.startswith("03"))
+    notebook = copies.for_students(nbformat.read(source, as_version=4))
+    for cell in notebook.cells:
+        for name, answer in answers.items():
+            if f"def {name}(" in cell.source:
+                cell.source = answer
+    notebook.cells.append(nbformat.v4.new_code_cell("def helper(x):\n    return x"))
+    folder.mkdir(parents=True)
+    nbformat.write(notebook, folder / source.name)
+    return folder / source.name
 
-    def submit(student, answers):
-        notebook = copies.for_students(nbformat.read(source, as_version=4))
-        for cell in notebook.cells:
-            for name, answer in answers.items():
-                if f"def {name}(" in cell.source:
-                    cell.source = answer
-        notebook.cells.append(nbformat.v4.new_code_cell("def helper(x):\n    return x"))
-        (folder / student).mkdir(parents=True)
-        nbformat.write(notebook, folder / student / source.name)
 
-    solved = {n: cells_of(n)[1].source for n in ("least_error", "harden", "gate_gradient")}
-    # What a reader does besides, and a helper in a cell of its own, cost nothing.
-    helped = "import this_is_nowhere\nlab.run('hmode')\n" + solved["harden"]
+def graded_here(path):
+    """As `grading.grade`, without a process of its own."""
+    found = {}
+    grading._grade_here(path, lambda name, *result: found.update({name: [*result]}))
+    return found
+
+
+def test_answers_that_misbehave_cost_no_one_else_their_points(tmp_path):
+    """In a process of its own, whose output an answer does not get hold of."""
+    found = grading.grade(submit(tmp_path / "kim", MISBEHAVES))
+    assert {name: right for name, (right, _) in found.items()} == {
+        "least_error": False,
+        "harden": True,
+        "gate_gradient": False,
+    }
+    assert "SystemExit" in found["least_error"][1]
+    assert "SyntaxError" in found["gate_gradient"][1]
+
+
+def test_a_folder_of_submissions_becomes_a_table(tmp_path, monkeypatch):
+    """Ada solves notebook 03, Bob a little of it, Kim a part; Eve's file is broken."""
+    monkeypatch.setattr(grading, "grade", graded_here)
+    folder = tmp_path / "submissions"
+    # What a student does besides, and a helper in a cell of its own, cost nothing.
+    helped = "import this_is_nowhere\nlab.run('hmode')\n" + SOLVED["harden"]
     helped = helped.replace("    return ", "    return helper(", 1) + ")"
-    submit("ada", solved | {"harden": helped})
-    submit("bob", {"harden": "def harden(gate, dim):\n    return (gate > 0.5).double()"})
-    leaving = "def least_error(errors):\n    print('5 of 5')\n    raise SystemExit"
-    submit("kim", solved | {"least_error": leaving, "gate_gradient": "def gate_gradient(a:"})
-    (folder / "eve").mkdir()
-    (folder / "eve" / source.name).write_text("no notebook")
-    return folder
-
-
-@pytest.mark.slow
-def test_a_folder_of_submissions_becomes_a_table(submissions, tmp_path):
-    grading.grade_folder(submissions, tmp_path / "grades.csv")
+    submit(folder / "ada", SOLVED | {"harden": helped})
+    submit(folder / "bob", {"harden": "def harden(gate, dim):\n    return (gate > 0.5).double()"})
+    submit(folder / "kim", MISBEHAVES)
+    submit(folder / "eve", {}).write_text("no notebook")
+    grading.grade_folder(folder, tmp_path / "grades.csv")
     with open(tmp_path / "grades.csv", encoding="utf-8") as file:
         rows = {row["student"]: row for row in csv.DictReader(file)}
-    assert {s: int(r["points"]) for s, r in rows.items()} == {
-        "ada": 6,
-        "bob": 0,
-        "eve": 0,
-        "kim": 1,
-    }
+    points = {student: int(row["points"]) for student, row in rows.items()}
+    assert points == {"ada": 6, "bob": 0, "eve": 0, "kim": 1}
     assert rows["ada"]["03.3"] == "3"
     assert "may be below one half" in rows["bob"]["remarks"]
     assert "gives nothing yet" in rows["bob"]["remarks"]
@@ -203,7 +217,7 @@ def test_a_folder_of_submissions_becomes_a_table(submissions, tmp_path):
     assert "cannot be read: SyntaxError" in rows["kim"]["remarks"]
     assert int(rows["ada"]["of"]) == sum(each.stars for each in EXERCISES.values())
 
-    grading.gradescope_results(submissions / "bob", tmp_path / "results.json")
+    grading.gradescope_results(folder / "bob", tmp_path / "results.json")
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["score"] == 0
     assert [test["max_score"] for test in results["tests"]] == [2, 1, 3]

@@ -2,14 +2,14 @@
 
 import json
 import os
+import resource
 import shutil
-import subprocess
-import sys
 from contextlib import contextmanager
 
 import pytest
 import torch
-from click.testing import CliRunner
+from conftest import run_process
+from helpers import call, one_line
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -21,16 +21,6 @@ from hmode.experiments import run
 from hmode.runs import RunFolder
 
 SMOKE = ("train", "hmode", "--profile", "smoke", "--device", "cpu")
-
-
-def one_line(*arguments):
-    """The line with which a call is refused."""
-    result = CliRunner().invoke(main, [str(each) for each in arguments])
-    assert result.exit_code == 2, result.output
-    assert isinstance(result.exception, SystemExit)
-    (line,) = result.output.strip().splitlines()
-    assert line.startswith("Error: ")
-    return line
 
 
 @pytest.fixture(scope="module")
@@ -162,9 +152,7 @@ class TestDamage:
         folder = copy(finished, tmp_path)
         (folder / "test.csv").write_text(text)
         if text == "name\n":  # no rows: the images are counted again
-            assert (
-                CliRunner().invoke(main, [*SMOKE, "--runs", str(tmp_path / "runs")]).exit_code == 0
-            )
+            assert call(*SMOKE, "--runs", tmp_path / "runs").exit_code == 0
         else:
             assert "test.csv" in one_line(*SMOKE, "--runs", tmp_path / "runs")
 
@@ -197,7 +185,7 @@ class TestDamage:
         )
         assert "pickled ones are not read" in one_line(*SMOKE, "--runs", tmp_path / "runs")
         assert not trace.exists()
-        fresh = CliRunner().invoke(main, [*SMOKE, "--fresh", "--runs", str(tmp_path / "runs")])
+        fresh = call(*SMOKE, "--fresh", "--runs", tmp_path / "runs")
         assert fresh.exit_code == 0, fresh.output
 
     def test_a_finished_run_without_its_best_weights(self, finished, tmp_path):
@@ -221,20 +209,19 @@ class TestDamage:
 
     def test_a_full_disk_is_one_line(self, tmp_path):
         """Files may grow to some size only: the disk is full at another write each time."""
-        code = (
-            "import resource, sys; from hmode.cli import main; "
-            "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2); "
-            "main(sys.argv[2:])"
-        )
         for limit in (0, 2_000, 1_500_000):
-            command = [sys.executable, "-c", code, str(limit), *SMOKE, "--runs", str(tmp_path)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            done = run_process(train_with_room, limit, tmp_path)
             assert done.returncode == 2, done.stderr
             assert done.stderr.startswith("Error: ")
             assert done.stderr.count("\n") == 1
             assert "cannot be" in done.stderr
-        whole = CliRunner().invoke(main, [*SMOKE, "--runs", str(tmp_path)])
+        whole = call(*SMOKE, "--runs", tmp_path)
         assert whole.exit_code == 0, whole.output
+
+
+def train_with_room(size, runs):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    main([*SMOKE, "--runs", str(runs)])
 
 
 LONG = "x" * 300
@@ -263,7 +250,6 @@ class TestPlaces:
         one_line(*arguments)
 
     def test_a_seed_beyond_all_numbers(self, tmp_path):
-        result = CliRunner().invoke(main, [*SMOKE, "--seed", str(2**64), "--runs", str(tmp_path)])
-        assert result.exit_code == 2
+        assert call(*SMOKE, "--seed", 2**64, "--runs", tmp_path).exit_code == 2
         with pytest.raises(InputError, match="seed is 18446744073709551616"):
             run("hmode", profile="smoke", seed=2**64, runs=tmp_path)

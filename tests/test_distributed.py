@@ -1,17 +1,19 @@
 """Two processes on the CPU give what one gives, whoever starts them."""
 
+import importlib
 import json
 import os
+import runpy
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
+import accelerate
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import crowds
+from conftest import crowds, run_process
 from safetensors.torch import load_file
 from torch import nn
 
@@ -20,6 +22,7 @@ from hmode.density import batch_density_maps
 from hmode.experiments import EXPERIMENTS
 from hmode.experiments.running import initial_model
 from hmode.fast.batchnorm import SharedBatchNorm2d, synchronise_batch_norm
+from hmode.lab import Lab
 from hmode.losses import total_loss
 from hmode.profiles import Schedule, load_profile
 
@@ -176,18 +179,25 @@ if __name__ == "__main__":
 LAUNCHERS = ("torchrun", "accelerate launch", "notebook_launcher")
 
 
-def started_by(launcher: str) -> list[str]:
-    """Python's arguments to run worker.py in two processes on this machine."""
+def launch(launcher: str, folder: Path, environment: dict) -> None:
+    """Run worker.py in two processes on this machine, as from a shell in that folder."""
+    os.environ |= environment
+    os.chdir(folder)
     port = str(free_port())
+    if launcher == "notebook_launcher":
+        sys.path.insert(0, str(folder))
+        task = importlib.import_module("worker").task
+        accelerate.notebook_launcher(task, num_processes=WORLD, use_port=port)
+        return
     if launcher == "torchrun":
-        how = f"torch.distributed.run --nproc_per_node {WORLD} --master_addr 127.0.0.1"
-        return ["-m", *how.split(), "--master_port", port, "worker.py"]
-    if launcher == "accelerate launch":  # --multi_gpu alone starts several, with or without GPUs
-        how = f"accelerate.commands.launch --multi_gpu --num_processes {WORLD} --num_machines 1"
-        how += " --mixed_precision no --dynamo_backend no"
-        return ["-m", *how.split(), "--main_process_port", port, "worker.py"]
-    cell = f"notebook_launcher(task, num_processes={WORLD}, use_port={port!r})"
-    return ["-c", f"from accelerate import notebook_launcher; from worker import task; {cell}"]
+        module, how = "torch.distributed.run", f"--nproc_per_node {WORLD} --master_addr 127.0.0.1"
+        how += f" --master_port {port}"
+    else:  # --multi_gpu alone starts several, with or without GPUs
+        module, how = "accelerate.commands.launch", "--multi_gpu --num_machines 1"
+        how += f" --num_processes {WORLD} --mixed_precision no --dynamo_backend no"
+        how += f" --main_process_port {port}"
+    sys.argv = [module, *how.split(), "worker.py"]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 @pytest.fixture(scope="module", params=LAUNCHERS)
@@ -197,14 +207,7 @@ def two(request, tmp_path_factory, tiny_sha, fresh_interpreter_environment):
     data = str(tiny_sha) if request.param == "torchrun" else ""  # where one sees enough
     text = WORKER.format(folder=str(folder), data=data)
     (folder / "worker.py").write_text(text)
-    done = subprocess.run(
-        [sys.executable, *started_by(request.param)],
-        cwd=folder,
-        env=fresh_interpreter_environment,
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
+    done = run_process(launch, request.param, folder, fresh_interpreter_environment)
     assert done.returncode == 0, done.stderr[-4000:]
     return folder
 
@@ -316,27 +319,16 @@ def test_rows_named_for_clusters_are_rows():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
-def test_what_a_notebook_does_before_leaves_cuda_to_its_processes(
-    tmp_path, fresh_interpreter_environment
-):
+def test_what_a_notebook_does_before_leaves_cuda_to_its_processes(tmp_path):
     """A process that has asked CUDA for anything cannot be forked into ones that use it."""
-    code = f"""
-import os, torch, hmode
-from hmode.lab import Lab
+    assert run_process(look_and_fork, tmp_path).stdout == "untouched\n"
 
-lab = Lab("smoke", output={str(tmp_path)!r})
-lab.train[0], lab.validation[0], lab.test[0]
-child = os.fork()
-if child == 0:
-    os._exit(int(torch.cuda._is_in_bad_fork()))
-_, status = os.waitpid(child, 0)
-print("touched" if status else "untouched")
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=fresh_interpreter_environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "untouched"
+
+def look_and_fork(output):
+    lab = Lab("smoke", output=output)
+    assert [part[0].image.shape for part in (lab.train, lab.validation, lab.test)]
+    child = os.fork()
+    if child == 0:
+        os._exit(int(torch.cuda._is_in_bad_fork()))
+    _, status = os.waitpid(child, 0)
+    print("touched" if status else "untouched")

@@ -6,16 +6,16 @@ import os
 import re
 import resource
 
+import helpers
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from conftest import crowd, crowds
+from helpers import stored
 from test_protocols import Ramp, plain_game
 
 import hmode
 from hmode.cli import evaluate as command
-from hmode.cli import main
 from hmode.data import CrowdImage, normalise
 from hmode.errors import InputError
 from hmode.evaluation import count_images
@@ -146,20 +146,12 @@ class TestCountImage:
 # The command
 
 
-def save_run(folder, **config):
-    """An untrained network as a run folder."""
-    torch.manual_seed(0)
-    model = hmode.Baseline(width=0.0625)
-    run = RunFolder(folder)
-    run.claim({"model": model.config, **config}, resume=True)
-    run.save_weights("best", model.state_dict())
-    return folder
-
-
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory):
-    return save_run(
-        tmp_path_factory.mktemp("evaluate") / "run", schedule={"sigma": 2.0, "window": 5}
+    return stored(
+        tmp_path_factory.mktemp("evaluate") / "run",
+        "Baseline",
+        schedule={"sigma": 2.0, "window": 5},
     )
 
 
@@ -177,7 +169,7 @@ def data(monkeypatch):
 
 
 def call(*arguments):
-    return CliRunner().invoke(main, ["evaluate", *map(str, arguments), "--device", "cpu"])
+    return helpers.call("evaluate", *arguments, "--device", "cpu")
 
 
 def printed(*arguments):
@@ -187,12 +179,7 @@ def printed(*arguments):
 
 
 def one_line(*arguments):
-    """The line with which a call is refused."""
-    result = call(*arguments)
-    assert result.exit_code == 2, result.output
-    assert result.output.startswith("Error: "), result.output
-    assert len(result.output.splitlines()) == 1
-    return result.output
+    return helpers.one_line("evaluate", *arguments, "--device", "cpu")
 
 
 def expected(run_dir, images):
@@ -290,7 +277,7 @@ class TestPicture:
 def folded(tmp_path, data):
     """A run for each fold, and a test split of two images for each."""
     for fold in range(5):
-        save_run(tmp_path / f"fold{fold}", train={"name": "ucf_cc_50", "fold": fold})
+        stored(tmp_path / f"fold{fold}", "Baseline", train={"name": "ucf_cc_50", "fold": fold})
         data["ucf_cc_50", "test", fold] = crowds([fold, 10 * fold], (40, 40), seed=fold)
     return tmp_path
 
@@ -321,7 +308,7 @@ class TestFolds:
         assert len(output.splitlines()) == 1
         output = printed(folded / "fold4", *self.UCF)  # of one fold, tested on it
         assert output.startswith("2 images, 44 people: ")
-        save_run(folded / "fold0" / "fold2", train={"name": "sha"})
+        stored(folded / "fold0" / "fold2", "Baseline", train={"name": "sha"})
         printed(folded / "fold0", *self.UCF, "--fold", "2")  # of other data: on any
 
     def test_folds_that_do_not_fit_are_refused_before_the_work(self, folded, monkeypatch):
@@ -349,7 +336,7 @@ class TestRefusals:
             assert f"{tmp_path / 'a.png'}: is a folder" in message
 
     def test_weights_that_count_nothing(self, tmp_path, data):
-        run = RunFolder(save_run(tmp_path / "run"))
+        run = RunFolder(stored(tmp_path / "run", "Baseline"))
         broken = {name: value * float("nan") for name, value in run.weights().items()}
         run.save_weights("best", broken)
         message = one_line(run.path)

@@ -2,20 +2,24 @@
 what is no requirement. `benchmarks.gpu` checks the rest on the device itself."""
 
 import json
-import os
-import signal
+import multiprocessing
 import subprocess
 import sys
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import CONTEXT
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from benchmarks import device_lease
+from hmode.cli import main
 from hmode.density import batch_density_maps
 from hmode.experiments import EXPERIMENTS
 from hmode.losses import total_loss
@@ -27,27 +31,30 @@ ROOT = Path(__file__).parents[1]
 SMOKE = load_profile("smoke", "synthetic")
 
 
-@pytest.mark.parametrize("row", EXPERIMENTS)
-def test_targets_forward_and_losses_of_every_row_stay_on_the_device(row):
+MODELS = {repr(row.model): row.model for row in EXPERIMENTS.values()}
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_targets_forward_and_losses_of_every_row_stay_on_the_device(model):
     """A fake tensor on a GPU refuses to meet one on the CPU, and has no value to be read."""
-    experiment = EXPERIMENTS[row]
-    settings = experiment.settings(SMOKE).loss
+    rows = [row for row in EXPERIMENTS.values() if row.model == model]
+    losses = {repr(row.settings(SMOKE).loss): row.settings(SMOKE).loss for row in rows}
     with FakeTensorMode():
         with torch.device("cuda"):
-            model = build_model({**SMOKE.model, **experiment.model})
-        for module in model.modules():  # the members of groups are made on the CPU
+            network = build_model({**SMOKE.model, **model})
+        for module in network.modules():  # the members of groups are made on the CPU
             for name, buffer in module._buffers.items():
                 module._buffers[name] = buffer.to("cuda")
         images = torch.empty(2, 3, 64, 64, device="cuda")
         points = torch.empty(2, 5, 2, device="cuda")
         valid = torch.empty(2, 5, dtype=torch.bool, device="cuda")
         target = batch_density_maps(points, valid, (64, 64), sigma=4.0)
-        prediction = model(images)
-        if settings.relative_mining != "hard":  # there is no fake generator: the terms without one
-            settings = replace(settings, relative_weight=0.0)
-        losses = total_loss(prediction, target, settings, points=points, valid=valid)
-    assert losses["total"].device.type == target.device.type == "cuda"
-    assert {each.device.type for each in losses.values()} == {"cuda"}
+        prediction = network(images)
+        for settings in losses.values():
+            if settings.relative_mining != "hard":  # there is no fake generator: without that term
+                settings = replace(settings, relative_weight=0.0)
+            found = total_loss(prediction, target, settings, points=points, valid=valid)
+            assert {each.device.type for each in (target, *found.values())} == {"cuda"}
 
 
 def test_network_average_and_optimiser_share_the_device_that_prepare_moves_to(monkeypatch):
@@ -87,20 +94,26 @@ main(sys.argv[1:])
 """
 
 
+def command_line(arguments):
+    main(arguments)
+
+
 def test_a_bare_machine_sweeps_and_a_killed_sweep_goes_on(tmp_path, fresh_interpreter_environment):
     """Without Dask, notebooks, plots, and with the package not installed."""
     runs = tmp_path / "runs"
-    call = [sys.executable, "-c", BARE, "sweep", "hmode", "baseline", "--seeds", "1"]
-    call += ["--profile", "smoke", "--workers", "0", "--runs", str(runs)]
-    environment = fresh_interpreter_environment | {"PYTHONPATH": str(ROOT)}
-    first = subprocess.Popen(call, env=environment, stdout=subprocess.DEVNULL)
+    call = ["sweep", "hmode", "baseline", "--seeds", "1", "--profile", "smoke", "--workers", "0"]
+    call += ["--runs", str(runs)]
+    first = CONTEXT.Process(target=command_line, args=(call,))
+    first.start()
     done = runs / "smoke" / "synthetic" / "hmode-seed0" / "result.json"
-    while first.poll() is None and not done.is_file():
+    while first.is_alive() and not done.is_file():
         time.sleep(0.05)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    first.kill()
+    first.join()
     before = done.read_bytes()
-    again = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
+    bare = [sys.executable, "-c", BARE, *call]
+    environment = fresh_interpreter_environment | {"PYTHONPATH": str(ROOT)}
+    again = subprocess.run(bare, env=environment, capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert done.read_bytes() == before
     other = json.loads((runs / "smoke/synthetic/baseline-seed0/result.json").read_text())
@@ -109,18 +122,23 @@ def test_a_bare_machine_sweeps_and_a_killed_sweep_goes_on(tmp_path, fresh_interp
 
 
 @pytest.mark.slow
-def test_a_lease_that_is_cut_off_goes_on(tmp_path):
+def test_a_lease_that_is_cut_off_goes_on(tmp_path, monkeypatch):
     """Killed when its first run is there, and begun again: the archive holds all runs."""
     keep, output = tmp_path / "keep", tmp_path / "out"
-    call = [sys.executable, "-m", "benchmarks.device_lease", "--tiny", "--until", "3000"]
-    call += ["--keep", str(keep), "--output", str(output), "--processes", "1"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    first = subprocess.Popen(call, cwd=ROOT, env=environment, start_new_session=True)
-    while first.poll() is None and not list(keep.glob("runs/*/*/*/result.json")):
-        time.sleep(0.1)
-    os.killpg(first.pid, signal.SIGKILL)
-    first.wait()
-    subprocess.run(call, cwd=ROOT, env=environment, check=True)
+    for name in ("HMODE_DATA", "HMODE_WEIGHTS", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")  # a lease sets them: they are put back
+    monkeypatch.setattr(device_lease, "SPAWN", CONTEXT)
+    lease = partial(device_lease.at_once, keep, output, until=3000, tiny=True, processes=1)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(lease)
+        while not list(keep.glob("runs/*/*/*/result.json")):
+            assert not first.done()
+            time.sleep(0.1)
+        for process in multiprocessing.active_children():
+            process.kill()
+        first.result()
+    assert not list(keep.glob("runs/*/scales/*/result.json"))
+    lease()
     with tarfile.open(output / "runs.tar.gz") as archive:
         names = {Path(name).parts[1:] for name in archive.getnames()}
     for dataset, run in (

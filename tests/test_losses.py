@@ -14,6 +14,7 @@ from helpers import (
     fine,
     images,
     narrow,
+    refusal,
     uniform,
     value_and_gradient,
 )
@@ -206,10 +207,8 @@ def test_random_mining_repeats_with_its_generator_and_takes_regions_that_hard_mi
     ],
 )
 def test_bad_settings_of_the_relative_loss_are_named(bad, named):
-    with pytest.raises(InputError) as error:
+    with refusal(*named):
         relative_count_loss(torch.zeros(1, 1, 16, 8), torch.zeros(1, 1, 64, 32), **bad)
-    for words in named:
-        assert words in str(error.value)
 
 
 # Attention loss (eq. 5)
@@ -393,10 +392,8 @@ def test_negative_values_count_as_no_people_and_points_of_other_maps_are_named(n
     found = MATCHING[name](people, points, valid)
     torch.testing.assert_close(found, MATCHING[name](people.relu(), points, valid))
     for points, valid in (((2, 5, 2), (2, 5)), ((1, 5, 3), (1, 5)), ((1, 5, 2), (1, 4))):
-        with pytest.raises(InputError) as error:
+        with refusal(str(list(points)), str(list(valid)), "[1, N, 2]"):
             MATCHING[name](people, torch.ones(points), torch.ones(valid).bool())
-        for words in (str(list(points)), str(list(valid)), "[1, N, 2]"):
-            assert words in str(error.value)
 
 
 # The total
@@ -671,10 +668,8 @@ def test_settings_by_name_are_the_papers_and_the_released_codes():
     ],
 )
 def test_a_setting_out_of_its_range_is_named_at_construction(field, value, expected):
-    with pytest.raises(InputError) as error:
+    with refusal(field, repr(value), *expected):
         LossSettings(**{field: value})
-    for words in (field, repr(value), *expected):
-        assert words in str(error.value)
 
 
 @pytest.mark.parametrize("missing", ["points", "valid"])

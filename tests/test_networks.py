@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from conftest import crowds
-from helpers import BASELINES, NARROW, NETWORKS, each, images, narrow
+from helpers import BASELINES, NARROW, NETWORKS, each, images, narrow, refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -425,10 +425,8 @@ def test_a_file_of_other_weights_is_named_and_code_in_it_never_runs(
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    with torch.device("meta"), pytest.raises(InputError) as error:
+    with torch.device("meta"), refusal(str(path), *words):
         Baseline(2, weights=path)
-    for expected in (str(path), *words):
-        assert expected in str(error.value)
     assert not Arbitrary.ran
 
 
@@ -445,10 +443,8 @@ def test_weights_that_are_not_there_or_for_another_width_are_named(network, tmp_
 
 @pytest.mark.parametrize("shape", [(3, 64, 64), (1, 4, 64, 64), (1, 3, 31, 64), (2, 3, 64, 16)])
 def test_images_that_do_not_fit_are_named(shape):
-    with pytest.raises(InputError) as error:
+    with refusal("images", str(list(shape)), "[B, 3, H, W]", "32"):
         narrow(BASELINES["Baseline of 3"])(torch.zeros(shape))
-    for words in ("images", str(list(shape)), "[B, 3, H, W]", "32"):
-        assert words in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -478,10 +474,8 @@ def test_images_that_do_not_fit_are_named(shape):
     ],
 )
 def test_settings_that_do_not_fit_are_named(model, settings, named):
-    with pytest.raises(InputError) as error:
+    with refusal(*named):
         model(**({"width": NARROW} | settings))
-    for words in named:
-        assert words in str(error.value)
 
 
 @pytest.mark.parametrize("config", [{"model": "CSRNetwork"}, {}])

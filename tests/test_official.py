@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import refusal
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import vgg16_bn
@@ -227,10 +228,8 @@ def test_a_missing_name_is_named(meta_state, name, ours):
     ],
 )
 def test_an_unknown_name_and_a_wrong_shape_are_named(meta_state, name, value, named):
-    with pytest.raises(InputError) as error:
+    with refusal(name, *named):
         load_official(on_meta(), meta_state | {name: value})
-    for words in (name, *named):
-        assert words in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +13,6 @@ import hmode
 from hmode import HMoDE, plots
 from hmode.analysis import expert_weights
 from hmode.diagram import network_diagram
-from hmode.lab import Lab, project_folder
 
 
 @pytest.fixture
@@ -162,31 +160,3 @@ def test_inside_shows_the_truth_only_where_it_is_known():
         figure = inside(points)
         assert figure.axes[2].get_title() == title
         plt.close(figure)
-
-
-@pytest.fixture(scope="module")
-def smoke_output(tmp_path_factory):
-    return tmp_path_factory.mktemp("smoke")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [f"{n:02d}" for n in range(11)])
-def test_saved_figures_of_notebooks_are_legible(number, smoke_output, monkeypatch):
-    """Runs a notebook's cells here, under smoke, and measures each figure as it is saved."""
-    monkeypatch.setenv("HMODE_STATIC", "1")
-    monkeypatch.setenv("HMODE_PROFILE", "smoke")
-    monkeypatch.setenv("HMODE_OUTPUT", str(smoke_output))
-    found = {}
-    monkeypatch.setattr(
-        Lab, "save", lambda self, figure, name: found.update({name: faults(figure)})
-    )
-    monkeypatch.setattr(plt.Figure, "savefig", lambda *_, **__: None)
-    (path,) = (project_folder() / "notebooks").glob(f"{number}-*.ipynb")
-    names = {}
-    for cell in nbformat.read(path, as_version=4).cells:
-        exercise = {"exercise", "answer", "solution", "check"} & set(cell.metadata.get("tags", []))
-        if cell.cell_type == "code" and not exercise:
-            exec(compile(cell.source, path.name, "exec"), names)
-    plt.close("all")
-    assert found
-    assert {name: each for name, each in found.items() if each} == {}

@@ -37,27 +37,17 @@ def first(name, data):
     raise AssertionError(name)
 
 
-class TestImages:
-    @pytest.mark.parametrize("name", SETS)
-    @pytest.mark.parametrize("damage", ["cut", "text", "empty", "header"])
-    def test_an_image_that_cannot_be_read(self, tmp_path, name, damage):
-        data = LAYOUTS[name](tmp_path)
-        split, index, _ = first(name, data)
-        dataset = opened(name, data, split)
-        path = dataset.items[index].image
-        content = path.read_bytes()
-        path.write_bytes(
-            {
-                "cut": content[: len(content) // 2],
-                "text": b"<html>404 Not Found</html>",
-                "empty": b"",
-                "header": content[:20],
-            }[damage]
-        )
-        message = told(lambda: dataset[index])
-        assert message.startswith(f"{path}: not a readable image")
-        for other in set(range(len(dataset))) - {index}:
-            assert dataset[other].image.shape[0] == 3  # the others are read all the same
+@pytest.mark.parametrize("name", SETS)
+def test_an_image_that_cannot_be_read(tmp_path, name):
+    """In what ways, test_pictures.py asks."""
+    data = LAYOUTS[name](tmp_path)
+    split, index, _ = first(name, data)
+    dataset = opened(name, data, split)
+    path = dataset.items[index].image
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert told(lambda: dataset[index]).startswith(f"{path}: not a readable image")
+    for other in set(range(len(dataset))) - {index}:
+        assert dataset[other].image.shape[0] == 3  # the others are read all the same
 
 
 class TestAnnotations:

@@ -5,12 +5,12 @@ import math
 import os
 import pickle
 import stat
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import CONTEXT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -164,13 +164,10 @@ class TestData:
             trained.claim(on("aa") | {"test": {"name": "folder", "digest": "cc"}}, resume=True)
 
 
-HOLD = """
-import sys, time
-from hmode.runs import RunFolder
-with RunFolder(sys.argv[1]).alone():
-    print("in", flush=True)
-    time.sleep(float(sys.argv[2]))
-"""
+def stay(path, seconds, inside):
+    with RunFolder(path).alone():
+        inside.send(True)
+        time.sleep(seconds)
 
 
 class TestAlone:
@@ -180,15 +177,16 @@ class TestAlone:
         started = []
 
         def start(seconds):
-            command = [sys.executable, "-c", HOLD, str(run.path), str(seconds)]
-            started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-            assert started[-1].stdout.readline() == "in\n"
+            inside, here = CONTEXT.Pipe(duplex=False)
+            started.append(CONTEXT.Process(target=stay, args=(run.path, seconds, here)))
+            started[-1].start()
+            assert inside.recv()
             return started[-1]
 
         yield start
         for each in started:
             each.kill()
-            each.communicate()
+            each.join()
 
     def test_who_holds_it_is_said_and_a_killed_process_holds_nothing(self, run, hold):
         other = hold(60)
@@ -196,14 +194,15 @@ class TestAlone:
         with pytest.raises(BusyError, match=busy), run.alone(wait=False):
             pass
         other.kill()
-        other.wait()
+        other.join()
         with run.alone(wait=False):
             pass
 
     def test_others_wait_and_say_for_whom(self, run, hold, capsys):
         other = hold(0.5)
         with run.alone():
-            assert other.wait(10) == 0
+            other.join(10)
+            assert other.exitcode == 0
         assert f"process {other.pid} on" in capsys.readouterr().err
 
     def test_who_is_in_may_enter_again(self, run, tmp_path):

@@ -4,17 +4,18 @@ import csv
 import json
 import os
 import re
-import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 
 import dask
 import psutil
 import pytest
 import torch
-from click.testing import CliRunner
+from conftest import CONTEXT
 from distributed import LocalCluster
 from filelock import FileLock
+from helpers import call
 
 import hmode
 from hmode import cluster
@@ -25,19 +26,17 @@ from hmode.errors import InputError
 from hmode.sweep import Job, Plan, sweep
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _quick_start():
-    """Workers are forked from a process that has imported torch (see conftest.py)."""
+    """Workers are forked from a process that has imported torch (see conftest.py): Dask, which
+    asks for other imports, finds it there."""
+    forkserver.ensure_running()
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
         yield
 
 
 def plan(runs, *experiments, **options):
     return Plan(experiments, **{"profile": "smoke", "device": "cpu", "runs": runs, **options})
-
-
-def call(*arguments):
-    return CliRunner().invoke(main, [str(each) for each in arguments])
 
 
 def call_sweep(runs, *arguments):
@@ -100,18 +99,15 @@ def swept(tmp_path_factory):
             held.release()
 
     everything = plan(runs, "hmode", "table4/average", "baseline", "table4/concat", seeds=2)
-    with (
-        dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}),
-        LocalCluster(
-            n_workers=2,
-            threads_per_worker=1,
-            memory_limit=0,
-            dashboard_address=None,
-            env={"OMP_NUM_THREADS": "1"},
-            preload=str(accidents),
-            silence_logs=50,
-        ) as workers,
-    ):
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        memory_limit=0,
+        dashboard_address=None,
+        env={"OMP_NUM_THREADS": "1"},
+        preload=str(accidents),
+        silence_logs=50,
+    ) as workers:
         held.acquire()
         failures = sweep(everything, scheduler=workers.scheduler_address, say=say)
     return {
@@ -193,25 +189,26 @@ class TestOneSweep:
         assert stamps(swept["plan"].folder(Job("hmode", 0))) == before
 
 
+def sweep_from(folder, command):
+    os.chdir(folder)
+    main([str(each) for each in command])
+
+
 @pytest.mark.slow
-def test_a_killed_sweep_is_finished_by_the_same_command(tmp_path, fresh_interpreter_environment):
+def test_a_killed_sweep_is_finished_by_the_same_command(tmp_path):
     runs, options = tmp_path / "runs", ("baseline", "--seeds", 3, "--workers", 1)
     command = ["sweep", *options, "--profile", "smoke", "--device", "cpu", "--runs", runs]
-    first = subprocess.Popen(
-        [sys.executable, "-m", "hmode", *map(str, command)],
-        env=fresh_interpreter_environment,
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-    )
+    first = CONTEXT.Process(target=sweep_from, args=(tmp_path, command))
+    first.start()
     finished = runs / "smoke" / "synthetic" / "baseline-seed0"
     try:
         while not (finished / "result.json").is_file():
-            assert first.poll() is None
+            assert first.is_alive()
             time.sleep(0.02)
         workers = psutil.Process(first.pid).children(recursive=True)
     finally:
         first.kill()
-    first.wait()
+    first.join()
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert workers
     assert not alive
