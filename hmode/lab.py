@@ -143,8 +143,7 @@ class Lab:
         return frame
 
     def save(self, figure, name: str) -> None:
-        """Write a matplotlib figure as `<name>.png` among the figures, and show its name, by which
-        the text calls it. (Not its path: paths are the machine's own.)"""
+        """Write a figure as `<name>.png` among the figures, and show the name, not the path."""
         self.figures.mkdir(parents=True, exist_ok=True)
         path = self.figures / f"{name}.png"
         figure.savefig(path, dpi=200, bbox_inches="tight", metadata={"Software": None})

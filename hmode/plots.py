@@ -158,12 +158,11 @@ def show_map(
 
 
 def show_weights(ax: Axes, values, *, title: str):
-    """A map of weights `[h, w]` on a scale of its own, whose ends stand below it; weights that
-    hardly differ look so."""
+    """Weights `[h, w]` on a scale of their own, whose ends stand below; alike ones look so."""
     low, high = float(values.min()), float(values.max())
     middle, reach = (low + high) / 2, max(high - low, 0.1) / 2
-    ends = {"vmin": middle - reach, "vmax": middle + reach}
-    shown = show_map(ax, values, title=title, cmap="viridis", **ends, label=None)
+    shown = show_map(ax, values, title=title, cmap="viridis", label=None)
+    shown.set_clim(middle - reach, middle + reach)
     digits = 2 if high - low > 0.02 else 4
     ax.set_xlabel(f"{low:.{digits}f} (dark) to {high:.{digits}f}", fontsize=9)
     return shown

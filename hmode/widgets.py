@@ -15,6 +15,7 @@ import io
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -122,8 +123,8 @@ class Controls(Pictured):
 def keep_figures_of_running_cells() -> None:
     """Have pyplot's figures shown at the end of cells only.
 
-    The inline backend shows and closes all there are after each message of a widget too, and
-    JupyterLab sends those to a thread of their own: a move would take a running cell's figures.
+    The inline backend shows and closes all after each message of a widget too, and JupyterLab
+    sends those to a thread of their own: a move would take a running cell's figures.
     """
     events = getattr(get_ipython(), "events", None)
     if events and flush_figures in events.callbacks["post_execute"]:
@@ -200,8 +201,10 @@ def ask_for_picture(count: Callable[[Path], tuple[str, Figure]]) -> Pictured | N
     box = Pictured([button, field], f"Uploads may have {MOST_UPLOADED}; a path, any size.", "")
 
     def look(path: Path) -> None:
-        said = f"Counting {escape(path.name)}{_size_of(path)} … <progress></progress>"
-        box.put(HTML(said), "")
+        size = ""
+        with suppress(OSError), Image.open(path) as picture:
+            size = f", {picture.width} x {picture.height}"
+        box.put(HTML(f"Counting {escape(path.name)}{size} … <progress></progress>"), "")
         try:
             box.put(*count(path))
         except InputError as error:
@@ -221,15 +224,6 @@ def ask_for_picture(count: Callable[[Path], tuple[str, Figure]]) -> Pictured | N
     button.observe(uploaded, "value")
     field.observe(named, "value")
     return box
-
-
-def _size_of(path: Path) -> str:
-    """ ", 640 x 480", from a picture's head; "" where that cannot be read at once."""
-    try:
-        with Image.open(path) as picture:
-            return f", {picture.width} x {picture.height}"
-    except OSError:
-        return ""
 
 
 def static() -> bool:

@@ -29,8 +29,7 @@ class Batch:
 
 
 class Crop(NamedTuple):
-    """Which image, where in it the crop's upper left corner (y, x) lies (negative: outside), and
-    whether it is mirrored."""
+    """Which image, where the crop begins in it (y, x; negative: outside), mirrored or not."""
 
     image: int
     corner: list[int]

@@ -39,8 +39,7 @@ def density_loss(
         pred: `[B, C, h, w]`, all supervised maps.
         target: `[B, 1, H, W]`; H = s h and W = s w for a whole s.
         scale: what the target is multiplied by to be in the unit of `pred`.
-        reduction: over the pixels of a map, "mean" (the paper) or "sum" (the released code, and
-            what `LossSettings` trains with).
+        reduction: over the pixels of a map, "mean" (the paper) or "sum" (`LossSettings`).
         output_weights: `[C]`, or None for equal weights of one.
 
     Returns:
