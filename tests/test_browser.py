@@ -1,6 +1,6 @@
 """What only a browser can tell: widgets in JupyterLab, and the pages of the book.
 
-Needs playwright and a chromium; is skipped without, unless HMODE_BROWSER is required or all. The
+Needs playwright and a chromium; is skipped without, unless HMODE_BROWSER is required. The
 book's pages are those that `make book` has built last.
 """
 
@@ -34,12 +34,7 @@ PROJECT = project_folder()
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = "playwright is not installed" if sync_api is None else ""
 MISSING = MISSING or ("" if CHROMIUM else "there is no chromium")
-REQUIRED = os.environ.get("HMODE_BROWSER") in ("required", "all")
-# Written on a machine too busy to see them pass: what they ask for is claimed, not yet held.
-UNSEEN = pytest.mark.skipif(
-    os.environ.get("HMODE_BROWSER") != "all",
-    reason="not yet seen to pass; HMODE_BROWSER=all runs it",
-)
+REQUIRED = os.environ.get("HMODE_BROWSER") == "required"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(bool(MISSING) and not REQUIRED, reason=f"not seen in a browser: {MISSING}"),
@@ -419,7 +414,6 @@ plt.show()
         assert "6 drawn" in second.inner_text()
         assert first.locator(".jp-OutputArea img").count() == 1
 
-    @UNSEEN
     def test_by_keyboard_in_the_dark_and_after_the_kernel_is_gone(self, desk, go_on):
         page = desk.page
         desk.command("apputils:change-theme", theme="JupyterLab Dark")
@@ -465,7 +459,6 @@ def widget_cells():
 
 
 class TestNotebooks:
-    @UNSEEN
     def test_every_control_of_every_notebook_moves_its_figure(self, desk):
         moved = []
         for number, source in widget_cells():
@@ -487,26 +480,26 @@ class TestNotebooks:
         assert {"00", "01", "02", "03", "04", "05", "06", "07", "08", "10"} == {n for n, _ in moved}
 
 
+@pytest.fixture(scope="module")
+def photographs():
+    """By name: a photograph, one with alpha, one of 20 megapixels and 15 MB, and a broken."""
+    photo = PROJECT / "notebooks" / "photos" / "lima_market.jpg"
+    files, whole = {"photo.jpg": photo.read_bytes()}, Image.open(photo)
+
+    def encoded(picture, kind, **options):
+        file = io.BytesIO()
+        picture.save(file, kind, **options)
+        return file.getvalue()
+
+    files["alpha.png"] = encoded(whole.convert("RGBA"), "PNG")
+    grain = np.random.default_rng(0).integers(0, 40, (3648, 5472, 1), dtype=np.uint8)
+    large = np.asarray(whole.resize((5472, 3648))) // 2 + grain
+    files["large.jpg"] = encoded(Image.fromarray(large), "JPEG", quality=97)
+    assert len(files["large.jpg"]) > 10 * 2**20
+    return files | {"broken.jpg": files["photo.jpg"][:5000], "none.jpg": b"no picture"}
+
+
 class TestUpload:
-    @pytest.fixture(scope="class")
-    def photographs(self):
-        """By name: a photograph, one with alpha, one of 20 megapixels and 15 MB, and a broken."""
-        photo = PROJECT / "notebooks" / "photos" / "lima_market.jpg"
-        files, whole = {"photo.jpg": photo.read_bytes()}, Image.open(photo)
-
-        def encoded(picture, kind, **options):
-            file = io.BytesIO()
-            picture.save(file, kind, **options)
-            return file.getvalue()
-
-        files["alpha.png"] = encoded(whole.convert("RGBA"), "PNG")
-        grain = np.random.default_rng(0).integers(0, 40, (3648, 5472, 1), dtype=np.uint8)
-        large = np.asarray(whole.resize((5472, 3648))) // 2 + grain
-        files["large.jpg"] = encoded(Image.fromarray(large), "JPEG", quality=97)
-        assert len(files["large.jpg"]) > 10 * 2**20
-        return files | {"broken.jpg": files["photo.jpg"][:5000], "none.jpg": b"no picture"}
-
-    @UNSEEN
     def test_notebook_10_counts_what_is_uploaded_and_goes_on_after_what_is_none(
         self, desk, photographs, lab
     ):

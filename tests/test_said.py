@@ -85,8 +85,10 @@ def test_a_headline_is_a_line_for_each_place_that_judges_and_leaves_noughts_out(
     lines = headline("table4", places).split("\n")
     assert [line.split(": ")[1] for line in lines] == [
         "of 2 claims 1 held, 1 show no difference",
-        "of 1 claims 1 held",
+        "of 1 claim 1 held",
     ]
+    alike = {"full/sha": pd.DataFrame([claim("no difference seen")])}
+    assert headline("table4", alike) == "SHA, full: of 1 claim, 1 show no difference"
     assert headline("table4", {"full/sha": places["full/sha"]}) == "No claim can be judged"
 
 

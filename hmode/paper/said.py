@@ -46,8 +46,8 @@ def came_out(table: str, claims: Mapping[str, pd.DataFrame]) -> str:
 
 def headline(table: str, claims: Mapping[str, pd.DataFrame]) -> str:
     """The short of `came_out`: a line for each of the stored results that judge a claim."""
-    parts = came_out(table, claims).removesuffix(".").split("; ")
-    judged = [re.sub(r", 0 [^,]+", "", part) for part in parts if " claims " in part]
+    parts = [p for p in came_out(table, claims).removesuffix(".").split("; ") if " claims " in p]
+    judged = [re.sub(r"\b(1 claim)s|,? 0 [^,]+", r"\1", part) for part in parts]
     return "\n".join(judged) or "No claim can be judged"
 
 
