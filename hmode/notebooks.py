@@ -12,8 +12,8 @@ import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from hmode.catalogue import Shown, cells_for, find, numbered, shown
 from hmode.errors import HmodeError, InputError
+from hmode.figure_list import Shown, cells_for, find, numbered, shown
 from hmode.lab import project_folder
 from hmode.paper import published
 from hmode.runs import read_csv, write_atomically
@@ -132,7 +132,7 @@ def reproduce(
 
 
 def figures(folder: str | Path | None = None) -> list[Shown]:
-    """Every figure and table of the series; see `hmode.catalogue.shown`."""
+    """Every figure and table of the series; see `hmode.figure_list.shown`."""
     return shown(folder or project_folder() / "notebooks")
 
 

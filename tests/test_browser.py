@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hmode.catalogue import cells_for, numbered
+from hmode.figure_list import cells_for, numbered
 from hmode.lab import project_folder
 
 try:

@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from hmode.catalogue import cells_for, find, numbered, shown
 from hmode.cli import main
 from hmode.errors import MissingFileError
+from hmode.figure_list import cells_for, find, numbered, shown
 from hmode.lab import project_folder
 from hmode.paper.beside import TITLES
 from hmode.runs import read_csv
