@@ -22,8 +22,8 @@ test: .venv/installed
 # On copies in lab/, so that running and saving changes no file of the project; `rm -r lab` for new
 # ones. `make lab LAB=student` opens those for students. Uploads up to 250 MB.
 lab: .venv/installed
-	@mkdir -p lab && cp -Rn notebooks/. lab/ || true
-	HMODE_FIGURES="$(CURDIR)/lab/figures" $(BIN)/jupyter lab $(LAB) \
+	@test $(LAB) != lab || { mkdir -p lab && cp -Rn notebooks/. lab/ || true; }
+	HMODE_FIGURES="$(CURDIR)/$(LAB)/figures" $(BIN)/jupyter lab $(LAB) \
 	  --ServerApp.tornado_settings="{'websocket_max_message_size': 262144000}"
 
 student solutions slides: .venv/installed
