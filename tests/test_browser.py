@@ -309,6 +309,9 @@ class Desk:
     def drawn(self):
         """Wait for a widget and its picture; the picture's source."""
         self.page.get_by_text("No controls?").wait_for()  # the last of the outputs
+        self.page.wait_for_function(  # its keys are its own
+            "!document.querySelector('.hmode-controls > * :not([data-lm-suppress-shortcuts])')"
+        )
         return self.picture.get_attribute("src")
 
     def another(self, before):
