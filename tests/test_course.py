@@ -194,6 +194,17 @@ def test_answers_that_misbehave_cost_no_one_else_their_points(tmp_path):
     assert "SyntaxError" in found["gate_gradient"][1]
 
 
+def test_without_its_heading_only_answers_are_run(tmp_path):
+    path = submit(tmp_path / "ada", SOLVED)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if "## Exercises" not in cell.source]
+    trains = f"result = open({str(tmp_path / 'trained')!r}, 'w')"
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(trains))
+    nbformat.write(notebook, path)
+    assert all(right for right, _ in graded_here(path).values())
+    assert not (tmp_path / "trained").exists()
+
+
 def test_a_folder_of_submissions_becomes_a_table(tmp_path, monkeypatch):
     """Ada solves notebook 03, Bob a little of it, Kim a part; Eve's file is broken."""
     monkeypatch.setattr(grading, "grade", graded_here)

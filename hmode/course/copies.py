@@ -82,7 +82,7 @@ def _beginning(text: str, limit: int = 700) -> str:
 def write(change: Callable, source: Path, to: Path) -> tuple[list[Path], list[Path]]:
     """Changed copies of all numbered notebooks of a folder in another.
 
-    A copy that somebody has written into stays.
+    A copy with other cells than the new one stays, for somebody may have written into it.
 
     Returns:
         What was written, and what was left.

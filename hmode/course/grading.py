@@ -34,6 +34,7 @@ from hmode import density_map, local_counts
 """
 LIMIT = 30  # seconds for each definition and each check
 UNGRADED = {"check", "solution"}  # tags of cells that are not the student's
+ASKING = {"answer", "check"}  # of those that count wherever they stand
 DEFINES = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 
 
@@ -89,8 +90,9 @@ def _grade_here(path: Path, say) -> None:
         cells = nbformat.read(path, as_version=4).cells
     except Exception as error:  # nbformat's reader has no error of its own
         return print(f"{path}: cannot be read as a notebook: {error}", file=sys.stderr)
-    start = next((i for i, cell in enumerate(cells) if "## Exercises" in cell.source), 0)
-    cells = [cell for cell in cells[start:] if cell.cell_type == "code"]
+    start = next((i for i, c in enumerate(cells) if "## Exercises" in c.source), len(cells))
+    cells = [c for i, c in enumerate(cells) if i > start or ASKING & set(tags(c))]
+    cells = [cell for cell in cells if cell.cell_type == "code"]
     checks = "\n".join(cell.source for cell in cells if "check" in tags(cell))
     asked = [name for name in re.findall(r"check\((\w+)\)", checks) if name in EXERCISES]
     space, stopped = _defined([cell.source for cell in cells if not UNGRADED & set(tags(cell))])
