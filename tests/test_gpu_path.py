@@ -2,14 +2,13 @@
 what is no requirement. `benchmarks.gpu` checks the rest on the device itself."""
 
 import json
-import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import tarfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +17,6 @@ import torch
 from conftest import CONTEXT
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks import device_lease
 from hmode.cli import main
 from hmode.density import batch_density_maps
 from hmode.experiments import EXPERIMENTS
@@ -122,23 +120,18 @@ def test_a_bare_machine_sweeps_and_a_killed_sweep_goes_on(tmp_path, fresh_interp
 
 
 @pytest.mark.slow
-def test_a_lease_that_is_cut_off_goes_on(tmp_path, monkeypatch):
+def test_a_lease_that_is_cut_off_goes_on(tmp_path):
     """Killed when its first run is there, and begun again: the archive holds all runs."""
     keep, output = tmp_path / "keep", tmp_path / "out"
-    for name in ("HMODE_DATA", "HMODE_WEIGHTS", "OMP_NUM_THREADS"):
-        monkeypatch.setenv(name, "1")  # a lease sets them: they are put back
-    monkeypatch.setattr(device_lease, "SPAWN", CONTEXT)
-    lease = partial(device_lease.at_once, keep, output, until=3000, tiny=True, processes=1)
-    with ThreadPoolExecutor() as pool:
-        first = pool.submit(lease)
-        while not list(keep.glob("runs/*/*/*/result.json")):
-            assert not first.done()
-            time.sleep(0.1)
-        for process in multiprocessing.active_children():
-            process.kill()
-        first.result()
-    assert not list(keep.glob("runs/*/scales/*/result.json"))
-    lease()
+    call = [sys.executable, "-m", "benchmarks.device_lease", "--tiny", "--until", "3000"]
+    call += ["--keep", str(keep), "--output", str(output), "--processes", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    first = subprocess.Popen(call, cwd=ROOT, env=environment, start_new_session=True)
+    while first.poll() is None and not list(keep.glob("runs/*/*/*/result.json")):
+        time.sleep(0.1)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    subprocess.run(call, cwd=ROOT, env=environment, check=True)
     with tarfile.open(output / "runs.tar.gz") as archive:
         names = {Path(name).parts[1:] for name in archive.getnames()}
     for dataset, run in (
