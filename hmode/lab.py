@@ -144,11 +144,11 @@ class Lab:
 
     def save(self, figure, name: str) -> None:
         """Write a figure as `<name>.png` among the figures, and show the name, not the path."""
+        from IPython import display, get_ipython  # comes with notebooks, not with the package
+
         self.figures.mkdir(parents=True, exist_ok=True)
         path = self.figures / f"{name}.png"
         figure.savefig(path, dpi=200, bbox_inches="tight", metadata={"Software": None})
-        from IPython import display, get_ipython  # comes with notebooks, not with the package
-
         if get_ipython():
             display.display(display.Markdown(f"Figure *{name}*"))
 

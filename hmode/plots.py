@@ -133,7 +133,7 @@ def show_image(ax: Axes, sample: CrowdImage, *, points: bool = False, title: str
             label="head",
         )
     ax.set(xlim=(0, width), ylim=(height, 0), xticks=[])
-    ax.yaxis.set_visible(False)  # which to measure, to no end, is most of a figure's layout
+    ax.yaxis.set_visible(False)  # to measure an empty axis is most of a figure's layout
     known = f"{sample.count} people" if sample.annotated else "not annotated"
     ax.set_title(title or f"{sample.name}: {known}")
 

@@ -87,6 +87,8 @@ def test_a_headline_is_a_line_for_each_place_that_judges_and_leaves_noughts_out(
         "of 2 claims 1 held, 1 show no difference",
         "of 1 claim 1 held",
     ]
+    wrong = {"full/sha": pd.DataFrame([claim("not held"), claim("not held", "b/x")])}
+    assert headline("table4", wrong) == "SHA, full: of 2 claims, 2 did not hold"
     alike = {"full/sha": pd.DataFrame([claim("no difference seen")])}
     assert headline("table4", alike) == "SHA, full: of 1 claim, 1 show no difference"
     assert headline("table4", {"full/sha": places["full/sha"]}) == "No claim can be judged"

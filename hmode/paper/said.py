@@ -48,7 +48,7 @@ def headline(table: str, claims: Mapping[str, pd.DataFrame]) -> str:
     """The short of `came_out`: a line for each of the stored results that judge a claim."""
     parts = [p for p in came_out(table, claims).removesuffix(".").split("; ") if " claims " in p]
     judged = [re.sub(r"\b(1 claim)s|,? 0 [^,]+", r"\1", part) for part in parts]
-    return "\n".join(judged) or "No claim can be judged"
+    return "\n".join(judged).replace(" did not", " did not hold") or "No claim can be judged"
 
 
 def claims_table(table: str, claims: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
