@@ -275,12 +275,7 @@ class Desk:
         kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
         notebook = nbformat.v4.new_notebook(cells=cells, metadata=kernel)
         nbformat.write(notebook, self.folder / self.name)
-        self.page.evaluate(
-            """() => {
-              for (const each of [...window.jupyterapp.shell.widgets("main")]) each.dispose();
-              window.jupyterapp.serviceManager.sessions.shutdownAll();
-            }"""
-        )
+        self.close()
         self.open()
         self.page.wait_for_function(
             "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel"
@@ -288,10 +283,27 @@ class Desk:
         )
         self.command("notebook:run-all-cells")
 
+    def close(self):
+        """What is open and its kernel. The launcher stays: JupyterLab would open another, later."""
+        self.page.evaluate(
+            """() => {
+              for (const each of [...window.jupyterapp.shell.widgets("main")])
+                if (each.context) each.dispose();
+              return window.jupyterapp.serviceManager.sessions.shutdownAll();
+            }"""
+        )
+
     def open(self):
         self.command("docmanager:open", path=self.name)
-        self.page.wait_for_function(
-            "name => window.jupyterapp.shell.currentWidget?.context?.path === name", arg=self.name
+        self.page.wait_for_function(  # in front, whatever else comes there meanwhile
+            """name => {
+              const shell = window.jupyterapp.shell;
+              const ours = [...shell.widgets("main")].find(each => each.context?.path === name);
+              if (ours && ours !== shell.currentWidget) shell.activateById(ours.id);
+              return ours && ours === shell.currentWidget;
+            }""",
+            arg=self.name,
+            polling=100,
         )
         self.page.locator(".jp-CodeCell").first.wait_for()
 
@@ -443,8 +455,7 @@ plt.show()
 
         desk.command("docmanager:save")
         page.wait_for_function("!window.jupyterapp.shell.currentWidget.context.model.dirty")
-        page.evaluate("window.jupyterapp.serviceManager.sessions.shutdownAll()")
-        page.evaluate("window.jupyterapp.shell.currentWidget.dispose()")
+        desk.close()
         desk.open()
         desk.picture.wait_for()
         assert desk.picture.get_attribute("src") == before
