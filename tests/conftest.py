@@ -26,6 +26,18 @@ os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 
+# Those that take longest come first, or one worker is left with them at the end.
+LONG = ("test_notebooks.py", "TestNotebooks", "TestUpload", "TestThoseThatCome", "test_gpu_path.py")
+
+
+def pytest_configure(config):
+    config.option.loadscopereorder = False  # xdist's own order: first where there are most
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: not any(name in item.nodeid for name in LONG))
+
+
 # Processes that tests start and kill are forked from one that has done nothing but imports: to
 # import torch takes longer than what most of them do.
 # torch._dynamo is what the first optimiser of a process imports.
