@@ -271,6 +271,10 @@ class TestBook:
         [
             ("[01](../notebooks/01-density-maps.ipynb)", "[01](01-density-maps.ipynb)"),
             ("[README](../README.md)", "README"),
+            ("[glossary](../docs/glossary.md)", "[glossary](glossary.md)"),
+            ("[all](results.md#not-run)", "[all](results.md#not-run)"),
+            ("[credits](photos/CREDITS.md)", "credits"),
+            ("![seen](https://a.example/b.png)", "![seen](https://a.example/b.png)"),
             ("[a place](#here)", "[a place](#here)"),
         ],
     )

@@ -14,7 +14,7 @@ from hmode.course.copies import as_slides, numbered, tags
 from hmode.errors import InputError
 
 DEMOS = ("sigma", "pair", "mixture", "rel", "gates", "game")
-PAGES = ("glossary.md", "teaching.md")  # of docs/
+PAGES = ("glossary.md", "results.md", "teaching.md")  # of docs/
 
 CONFIG = """
 title: Counting crowds with experts
@@ -145,9 +145,10 @@ def stage(project: Path, to: Path) -> None:
 
 
 def links_within(text: str) -> str:
-    """Links to notebooks lead to the book's chapters; to what the book lacks there is none."""
-    text = re.sub(r"\]\(\.\./notebooks/(\d\d-[\w-]+\.ipynb)\)", r"](\1)", text)
-    return re.sub(r"\[([^]]+)\]\((?!\d\d-|#|https?:)[^)]*\)", r"\1", text)
+    """Links to notebooks and pages lead to the book's; to what the book lacks there is none."""
+    text = re.sub(r"\]\((?:\.\./)?(?:notebooks/|docs/)?([\w.-]+\.(?:ipynb|md)[)#])", r"](\1", text)
+    kept = "|".join(map(re.escape, PAGES))
+    return re.sub(rf"(?<!!)\[([^]]+)\]\((?!\d\d-|#|https?:|{kept})[^)]*\)", r"\1", text)
 
 
 def as_chapter(notebook):
@@ -158,6 +159,8 @@ def as_chapter(notebook):
             cell.metadata["tags"] = ["hide-cell"]
         elif "parameters" in tags(cell):
             cell.metadata["tags"] = ["hide-input"]
+        elif cell.cell_type == "markdown":
+            cell.source = links_within(cell.source)
     return notebook
 
 
