@@ -367,6 +367,8 @@ def dot_table(tables: dict, *, published: str = "sha", live: dict[str, float] | 
         published: which data set's published MAE to show, where there are any.
         live: MAE by experiment of runs just made, marked beside the last table's.
     """
+    from hmode.paper.said import place_name  # knows runs, which other plots do without
+
     rows = [*tables.values()][-1]
     places, printed = np.arange(len(rows)), _column(rows, f"paper_{published}_mae")
     panels = [published] if np.isfinite(printed).any() else []  # Fig. 6, the code: nothing printed
@@ -380,7 +382,7 @@ def dot_table(tables: dict, *, published: str = "sha", live: dict[str, float] | 
     for i, (name, each) in enumerate(tables.items()):
         at = places + 0.22 * (i - (len(tables) - 1) / 2)
         colour = STORED.get(name.split("/")[0], PALETTE[(4 + i) % len(PALETTE)])
-        _show_errors(by_panel[name.split("/")[-1]], each, at, colour=colour, label=name)
+        _show_errors(by_panel[name.split("/")[-1]], each, at, colour=colour, label=place_name(name))
         _show_differences(by_panel["difference"], each, at, colour=colour)
     if live:
         marks = [live.get(experiment, np.nan) for experiment in rows["experiment"]]
@@ -394,7 +396,8 @@ def dot_table(tables: dict, *, published: str = "sha", live: dict[str, float] | 
         ax.set(title=TITLES.get(name, name), xlabel="MAE, people")
         ax.grid(axis="x", alpha=0.3)
     by_panel["difference"].axvline(0, color="0.7", linewidth=1)
-    by_panel["difference"].set(title="difference to the default", xlabel="% of its MAE (95 %)")
+    usual = [*rows["title"][_column(rows, "verdict") == "default"], "the default"][0]
+    by_panel["difference"].set(title=f"difference to\n{usual}", xlabel="% of its MAE (95 %)")
     axes[0, 0].set_yticks(places, rows["title"])
     axes[0, 0].set_ylim(len(rows) - 0.5, -0.5)
     handles = {}

@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlparse
 import nbformat
 import numpy as np
 import pytest
+from helpers import ipython_folder
 from PIL import Image
 
 from hmode.figure_list import cells_for, numbered
@@ -242,6 +243,7 @@ def lab(tmp_path_factory):
     settings |= {"HMODE_FIGURES": str(folder / "made")}
     settings |= {"PYTHONPATH": os.pathsep.join([str(PROJECT), *filter(None, sys.path)])}
     settings |= {"JUPYTER_CONFIG_DIR": str(folder / "settings")}
+    settings |= {"IPYTHONDIR": ipython_folder(folder / "ipython")}
     environment = os.environ | settings
     environment.pop("MPLBACKEND", None)  # the tests' own; a kernel shows figures in its cells
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

@@ -23,7 +23,7 @@ def test_every_level_mixes_its_groups_and_the_last_what_they_and_the_others_give
     prediction = model(images(2, 3, 48, 64))
     experts, depth = settings.get("experts", 3), settings.get("depth", 2)
     size = settings.get("group_size", 2)
-    below, names = prediction.experts, tuple(range(experts))
+    below = prediction.experts
     assert below.shape == (2, experts, 48 // model.stride, 64 // model.stride)
     assert len(prediction.levels) == depth - 1
     for level, gate in zip(prediction.levels, prediction.gates[: depth - 1], strict=True):
@@ -35,13 +35,9 @@ def test_every_level_mixes_its_groups_and_the_last_what_they_and_the_others_give
         grouped = {k for group in members for k in group}
         passed = [k for k in range(below.shape[1]) if k not in grouped]
         below = torch.cat([level, below[:, passed]], 1)
-        names = tuple(tuple(names[k] for k in group) for group in members) + tuple(
-            names[k] for k in passed
-        )
     last = prediction.gates[0][:, 0] if depth == 1 else prediction.gate2
     density = sum(last[:, i] * below[:, i] for i in range(below.shape[1]))
     torch.testing.assert_close(prediction.density[:, 0], density)
-    assert model.hierarchy == names
     maps = (prediction.experts, *prediction.levels, prediction.density)
     assert torch.equal(prediction.maps, torch.cat(maps, 1))  # a passed expert only once
 
@@ -60,7 +56,7 @@ def test_gates_are_weights_that_sum_to_one(settings):
     if settings.get("depth") == 1:
         assert prediction.gate2 is prediction.attention is prediction.groups is None
     else:
-        assert prediction.gate2.shape == (2, len(model.hierarchy), *grid)
+        assert prediction.gate2.shape == (2, model.levels[-1].outputs, *grid)
         torch.testing.assert_close(prediction.gate2.sum(1), torch.ones(2, *grid))
 
 

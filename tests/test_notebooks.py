@@ -11,6 +11,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import ipython_folder
 from nbconvert.preprocessors import TagRemovePreprocessor
 
 from hmode import notebooks
@@ -39,28 +40,21 @@ def test_the_series_is_there():
     assert {path.name[:2] for path in PATHS} >= {"00", "01", "02", "03", "04", "06"}
 
 
-# Every kernel of the series measures its figures before it saves them, and counts photographs at a
-# sixteenth of their pixels: at their size, 14 of them take as long as all the trainings.
-STARTUP = """
+# Every kernel of the series measures its figures before it saves them.
+MEASURING = """
 def start():
     import json
-    from dataclasses import replace
     from hmode.lab import Lab
-    from hmode.pretrained import Card
     from legible import faults
 
-    save, read = Lab.save, Card.read
+    save = Lab.save
 
     def measured(lab, figure, name):
         found = faults(figure)
         save(lab, figure, name)
         (lab.figures / f"{name}.faults.json").write_text(json.dumps(found))
 
-    def smaller(name, *folder):
-        card = read(name, *folder)
-        return replace(card, working_pixels=card.working_pixels and card.working_pixels // 16)
-
-    Lab.save, Card.read = measured, smaller
+    Lab.save = measured
 
 start()
 del start
@@ -71,12 +65,9 @@ del start
 def series(tmp_path_factory):
     """The whole series, run once through papermill; its trainings serve the tests after it."""
     output = tmp_path_factory.mktemp("series")
-    startup = output / "ipython" / "profile_default" / "startup"
-    startup.mkdir(parents=True)
-    (startup / "start.py").write_text(STARTUP)
     paths = [str(FOLDER.parent / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("IPYTHONDIR", str(output / "ipython"))
+        patch.setenv("IPYTHONDIR", ipython_folder(output / "ipython", MEASURING))
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
         reports = notebooks.reproduce(
             profile="smoke", device="cpu", output=output, notebooks=FOLDER, say=lambda line: None

@@ -33,7 +33,8 @@ def test_a_sentence_counts_what_held_what_did_not_and_what_is_open():
     outcomes = ["held", "the opposite", "did not hold", "no difference seen", "not run"]
     rows = pd.DataFrame([claim(o, second=f"a/{i}") for i, o in enumerate(outcomes)])
     said = came_out("table4", {"full/sha": rows})
-    assert said == "SHA, full: of 4 claims 1 held, 2 did not, 1 show no difference."
+    counts = "1 held, 1 came out opposite, 1 did not hold, 1 shows no difference"
+    assert said == f"SHA, full: of 4 claims {counts}."
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,11 @@ def test_the_sentences_say_what_the_stored_claims_say(table):
         judged = [o for o in seen if o not in ("not run", "one seed", "few seeds")]
         if judged:
             held, open_ = judged.count("held"), judged.count("no difference seen")
-            others = f"{len(judged) - held - open_} did not, {open_} show no difference"
+            opposite = judged.count("the opposite")
+            others = (
+                f"{opposite} came out opposite, {len(judged) - held - open_ - opposite} did not"
+            )
+            others += f" hold, {open_} show{'s' if open_ == 1 else ''} no difference"
             part = re.sub(r" \(\d+ as no difference is seen\)", "", part)
             counts = f"{held} held, {others}"
             assert part == f"{place_name(place)}: of {len(judged)} claims {counts}"
@@ -73,7 +78,7 @@ def test_the_sentences_say_what_the_stored_claims_say(table):
 def test_a_claim_of_nothing_that_holds_as_nothing_is_seen_is_told_apart():
     rows = [claim("held", relation="no worse"), claim("held", "b/x", low=-2.0, high=-1.0)]
     said = came_out("table4", {"full/sha": pd.DataFrame(rows)})
-    assert "2 held (1 as no difference is seen), 0 did not" in said
+    assert "2 held (1 as no difference is seen), 0 came out opposite" in said
 
 
 def test_a_headline_is_a_line_for_each_place_that_judges_and_leaves_noughts_out():
@@ -84,13 +89,13 @@ def test_a_headline_is_a_line_for_each_place_that_judges_and_leaves_noughts_out(
     }
     lines = headline("table4", places).split("\n")
     assert [line.split(": ")[1] for line in lines] == [
-        "of 2 claims 1 held, 1 show no difference",
+        "of 2 claims 1 held, 1 shows no difference",
         "of 1 claim 1 held",
     ]
     wrong = {"full/sha": pd.DataFrame([claim("not held"), claim("not held", "b/x")])}
     assert headline("table4", wrong) == "SHA, full: of 2 claims, 2 did not hold"
     alike = {"full/sha": pd.DataFrame([claim("no difference seen")])}
-    assert headline("table4", alike) == "SHA, full: of 1 claim, 1 show no difference"
+    assert headline("table4", alike) == "SHA, full: of 1 claim, 1 shows no difference"
     assert headline("table4", {"full/sha": places["full/sha"]}) == "No claim can be judged"
 
 

@@ -160,19 +160,6 @@ class HMoDE(WithEncoder, mixture.HMoDE):
         """For each inner level, int64 `[M, N]`: which maps of the level below form each group."""
         return [torch.tensor(level.groups) for level in self.levels]
 
-    @property
-    def hierarchy(self) -> tuple:
-        """What is mixed with what, as nested tuples of 0-based experts, the outermost last.
-
-        ((0, 1), (0, 2), (1, 2)) is the default, ((0, 2), 1) the ordinary ((E1, E3), E2), and
-        (0, 1, 2) the plain mixture of experts. Its elements are the inputs of gating net 2.
-        """
-        inputs = tuple(range(self.config["experts"]))
-        for groups, passed in self.levels:
-            grouped = tuple(tuple(inputs[i] for i in group) for group in groups)
-            inputs = grouped + tuple(inputs[i] for i in passed)
-        return inputs if self.gate2 is not None else inputs[0]
-
     def predict_maps(self, images: Tensor) -> dict:
         stages, blocks = self.features(images)
         experts = self.expert_maps(blocks)  # [B, K, h, w]

@@ -32,10 +32,12 @@ def came_out(table: str, claims: Mapping[str, pd.DataFrame]) -> str:
         if len(judged):
             seen = judged[~judged["outcome"].eq("no difference seen")]
             held = int((seen["outcome"] == "held").sum())
-            wrong, open_ = len(seen) - held, len(judged) - len(seen)
+            opposite = int((seen["outcome"] == "the opposite").sum())
+            wrong, open_ = len(seen) - held - opposite, len(judged) - len(seen)
             weak = sum(_weakly(claim) for claim in judged.itertuples())
             how = f"{held} held" + (f" ({weak} as no difference is seen)" if weak else "")
-            counts = [how, f"{wrong} did not", f"{open_} show no difference"]
+            counts = [how, f"{opposite} came out opposite", f"{wrong} did not hold"]
+            counts += [f"{open_} show{'s' * (open_ == 1)} no difference"]
             parts.append(f"{place_name(place)}: of {len(judged)} claims {', '.join(counts)}")
         elif mine["outcome"].ne("not run").any():
             parts.append(f"{place_name(place)}: one seed each, which judges nothing")
@@ -48,7 +50,7 @@ def headline(table: str, claims: Mapping[str, pd.DataFrame]) -> str:
     """The short of `came_out`: a line for each of the stored results that judge a claim."""
     parts = [p for p in came_out(table, claims).removesuffix(".").split("; ") if " claims " in p]
     judged = [re.sub(r"\b(1 claim)s|,? 0 [^,]+", r"\1", part) for part in parts]
-    return "\n".join(judged).replace(" did not", " did not hold") or "No claim can be judged"
+    return "\n".join(judged) or "No claim can be judged"
 
 
 def claims_table(table: str, claims: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
