@@ -84,6 +84,9 @@ def _decoder_and_experts(ax: Axes):
 
 
 def _mixture(ax: Axes):
+    for x in (33.3, 49.3):  # what stands below a column is about all of it
+        size = (12.8, ROWS[0] - ROWS[-1] + 6.4)
+        ax.add_patch(plt.Rectangle((x, ROWS[-1] - 3.2), *size, fc="0.93", ec="none", zorder=0))
     ax.text(50.0, 41.8, r"$\mathbf{6\;\;Groups}$", fontsize=9)
     ax.text(65.2, 41.8, r"$\mathbf{6\;\;Final}$", fontsize=9)
     for i, (y, group) in enumerate(zip(ROWS, ((0, 1), (0, 2), (1, 2)), strict=True)):
@@ -95,7 +98,7 @@ def _mixture(ax: Axes):
             _arrow(ax, (45.4, ROWS[k]), end, colour=COLOURS[f"E{k + 1}"])
         _arrow(ax, (61.4, y), (64, ROWS[1] + 1.2 * (1 - i)), colour=COLOURS["groups"])
     _box(ax, 64, ROWS[1], f"$E_{{out}}$\n{_shape(1, 4)}", COLOURS["final"], 10.6, 5)
-    for x, y in ((39.7, 15.4), (54.2, 15.4), (69.3, 24)):
+    for x, y in ((39.7, 14.8), (54.2, 14.8), (69.3, 24)):
         ax.text(x, y, "$L_{Des}+L_{Rel}$", ha="center", fontsize=9, color=LOSS)
 
 
@@ -103,7 +106,7 @@ def _gates(ax: Axes):
     layers = len(GATE1_CHANNELS) + 1
     gate1 = f"$\\bf{{4}}$  gating net 1: {layers} convs, softmax\n[3 groups, 2 members, H/16, W/16]"
     _box(ax, 33, 10.3, gate1, COLOURS["groups"], 28, 5)
-    _arrow(ax, (60.3, 12.8), (60.3, 17))
+    _arrow(ax, (60.3, 12.8), (60.3, 16.3))
     ax.text(61, 14.2, "$G^1$", fontsize=10)
     ax.text(62, 9.7, "$L_{Eim}$", fontsize=9, color=LOSS)
     attention = f"$\\bf{{5}}$  attention A\n{len(ATTENTION_CHANNELS) + 1} convs, sigmoid"

@@ -321,6 +321,18 @@ def harshest_change():
 
 # Of a sentence: its notebook, how it begins, and what its table says must stand in it.
 SENTENCES = [
+    (
+        "00-tour",
+        "E1 weighs",
+        lambda: [
+            f"{row['E1']:.2f} at the {row['heads'][:4]}" for row in stored_rows("00-drawn")[::2]
+        ],
+    ),
+    (
+        "03-hmode",
+        "Over the test images the stronger member",
+        lambda: [f"{row['mean_weight']:.2f}" for row in stored_rows("03-maps")],
+    ),
     ("02-baseline", "Mean error", worst_counted),
     ("02-baseline", "The worst expert alone", worst_expert),
     (
