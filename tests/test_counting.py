@@ -158,11 +158,12 @@ class TestCount:
         assert {hmode.count(form, hmoderel).count for form in forms} == {expected}
 
 
-class TestWithin:
-    @pytest.fixture(scope="class")
-    def counted(self, hmoderel):
-        return hmode.count(picture(70, 101), hmoderel)
+@pytest.fixture(scope="module")
+def counted(hmoderel):
+    return hmode.count(picture(70, 101), hmoderel)
 
+
+class TestWithin:
     def test_all_of_it(self, counted):
         for box in ((0, 0, 101, 70), (-5, -9, 1000, 1000), (-math.inf, 0, math.inf, math.inf)):
             assert counted.within(*box) == counted.count

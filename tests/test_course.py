@@ -234,13 +234,14 @@ def test_a_folder_of_submissions_becomes_a_table(tmp_path, monkeypatch):
     assert [test["max_score"] for test in results["tests"]] == [2, 1, 3]
 
 
-class TestBook:
-    @pytest.fixture(scope="class")
-    def staged(self, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("book") / "source"
-        book.stage(project_folder(), folder)
-        return folder
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("book") / "source"
+    book.stage(project_folder(), folder)
+    return folder
 
+
+class TestBook:
     def test_every_page_of_the_contents_is_there(self, staged):
         contents = json.loads((staged / "_toc.yml").read_text())
         files = [each["file"] for part in contents["parts"] for each in part["chapters"]]

@@ -90,7 +90,7 @@ class TestShanghaiTech:
     def test_every_spelling_is_found(self, tmp_path, truth, part, above):
         for split, people in (("train", 2), ("test", 3)):
             folder = tmp_path / above / part / f"{split}_data"
-            write_split(folder, {1: (noise(), np.ones((people, 2)))}, truth)
+            write_split(folder, {1: (noise(), np.eye(people, 2) + 9)}, truth)
         for root in (tmp_path, tmp_path / above, str(tmp_path / above / part)):
             assert [s.count for s in open_dataset("sha", root)] == [2]
             assert [s.count for s in open_dataset("sha", root, "test")] == [3]
