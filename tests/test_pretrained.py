@@ -282,11 +282,17 @@ def test_the_list_names_data_size_errors_terms_and_hash():
             assert each in result.output
 
 
-def test_a_photograph_is_counted_at_the_first_command(tmp_path):
-    path = tmp_path / "small.png"
-    Image.fromarray(noise((40, 60))).save(path)
-    result = CliRunner().invoke(main, ["count", str(path), "--device", "cpu"])
+def test_a_photograph_is_counted_at_the_first_command(tmp_path, monkeypatch):
+    """In a folder that is called as the network is."""
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(noise((40, 60))).save("photos/small.png")
+    result = CliRunner().invoke(main, ["count", "photos", "--device", "cpu"])
     assert result.exit_code == 0, result.output
     assert "Counting with photos, trained on sha (ShanghaiTech A)" in result.output
     assert "small.png: " in result.output
     assert " people, likely " in result.output
+    (tmp_path / "photos" / "config.json").write_text("{}")  # a run of one's own comes first
+    result = CliRunner().invoke(main, ["count", "photos/small.png", "--device", "cpu"])
+    assert result.exit_code == 2
+    assert "photos/config.json: not a run's configuration" in result.output.replace("\\", "/")

@@ -151,8 +151,9 @@ def count_pictures(
 
 
 def _comes_with(weights: Path) -> bool:
-    """Whether it is the name of a network that comes with hmode, and of nothing else."""
-    return not weights.exists() and str(weights) in names()
+    """Whether it is the name of a network that comes with hmode, and no file or run of the user."""
+    theirs = weights.is_file() or (weights / "config.json").exists()
+    return not theirs and str(weights) in names()  # a folder of photographs may be named so
 
 
 def load_network(weights: Path) -> CountingNetwork:
