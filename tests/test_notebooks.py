@@ -324,9 +324,7 @@ SENTENCES = [
     (
         "00-tour",
         "E1 weighs",
-        lambda: [
-            f"{row['E1']:.2f} at the {row['heads'][:4]}" for row in stored_rows("00-drawn")[::2]
-        ],
+        lambda: [f"{row['E1']:.2f} at the {row['heads']}" for row in stored_rows("00-drawn")[::2]],
     ),
     (
         "03-hmode",
