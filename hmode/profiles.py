@@ -30,7 +30,8 @@ class Schedule(training.Schedule):
             `hmode.method.training.Schedule`.
         loss: the loss settings, those of all variants among them.
         validate_every: epochs between validations; the last epoch is always validated.
-        checkpoint_every: epochs between checkpoints, from which an interrupted run goes on.
+        checkpoint_every: epochs between checkpoints, from which an interrupted run goes on; where
+            they take long there are more (`hmode.training.PATIENCE`).
         average: decay of the running average of weights and batch norm statistics that is
             validated and kept, in [0, 1); 0 keeps the last weights themselves. From scratch in
             batches of 8 crops, batch norm's statistics alone let counts of whole images swing by

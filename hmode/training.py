@@ -58,7 +58,7 @@ class Trained:
         return min(values, default=None)
 
 
-Training = Trained  # its former name
+PATIENCE = 300  # seconds of training after which a checkpoint is due, whatever the schedule says
 
 
 def fit(
@@ -166,6 +166,7 @@ class _Loop:
         self.step = TrainingStep(accelerator, model, schedule, compile=compute.compile)
         self.take_step = self.step  # or its captured form
         self.best: dict[str, Tensor] = {}  # the best weights until they are written
+        self.saved = time.monotonic()
 
     def train(self, validation, test, progress) -> None:
         schedule = self.schedule
@@ -226,7 +227,10 @@ class _Loop:
         """Write what this epoch added; its checkpoint, or the end of the run, comes last."""
         run, main = self.run, self.accelerator.is_main_process
         last = done == self.schedule.epochs
-        due = last or done % self.schedule.checkpoint_every == 0
+        long = time.monotonic() - self.saved > PATIENCE
+        due = last or long or done % self.schedule.checkpoint_every == 0
+        if due:
+            self.saved = time.monotonic()
         if main:
             run.save_table("history.csv", history)
             run.save_table("timing.csv", timing)

@@ -21,7 +21,7 @@ from torch import nn
 
 import hmode
 from benchmarks.kills import die_on_disk
-from hmode import Schedule, load_profile
+from hmode import Schedule, load_profile, training
 from hmode.data import DRAWN, CropSampler, open_dataset
 from hmode.density import batch_density_maps
 from hmode.errors import InputError, MissingFileError, TrainingError
@@ -281,6 +281,15 @@ class TestResume:
         assert_same(tmp_path / "parts", expected)
         assert [row["epoch"] for row in result.history] == [1, 2, 3, 4]
         assert len((tmp_path / "parts" / "timing.csv").read_text().splitlines()) == 5
+
+    def test_where_epochs_take_long_none_waits_for_its_checkpoint(
+        self, tmp_path, epochs, monkeypatch
+    ):
+        monkeypatch.setattr(training, "PATIENCE", -1)
+        epochs.stop = 3
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "run", replace(SCHEDULE, checkpoint_every=10))
+        assert RunFolder(tmp_path / "run").checkpoint()[0] == 3
 
     def test_a_finished_run_is_loaded_and_not_trained(self, finished, epochs):
         before, model = files(finished.run_dir), network(seed=5)

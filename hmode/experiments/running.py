@@ -38,7 +38,7 @@ from hmode.models import CountingNetwork, build_model, outline
 from hmode.profiles import Profile, Schedule, load_profile
 from hmode.runs import RunFolder, write_atomically
 from hmode.step import DEFAULT, Compute
-from hmode.training import Training, fit
+from hmode.training import Trained, fit
 
 # Data sets with folds for cross validation and how many, with a published validation split, and
 # without public test annotations.
@@ -63,7 +63,7 @@ class Result:
     name: str
     seed: int
     model: CountingNetwork
-    training: Training
+    training: Trained
     evaluation: Evaluation
     mean_mae: float
     mean_mse: float
@@ -105,7 +105,7 @@ def run(
     """Train and test an experiment, or load it where that was done before.
 
     A tenth of the training split is held out to select the epoch on, or the published validation
-    split where there is one; the test split is only watched (`Training.best_on_test`).
+    split where there is one; the test split is only watched (`Trained.best_on_test`).
 
     Args:
         name: a row of a table, see `rows`.
