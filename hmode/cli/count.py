@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from hmode.cli.options import DEVICE, printable
-from hmode.cli.video import FILE, VIDEO, count_video, measured, rows_to
+from hmode.cli.options import DEVICE, option, path_option, printable
+from hmode.cli.video import VIDEO, count_video, measured, rows_to
 from hmode.counting import Count, count
 from hmode.data.pictures import MAX_PIXELS, to_pixels
 from hmode.data.source import hidden, natural
@@ -36,49 +36,41 @@ LONGEST_NAME = 255  # bytes, on all usual systems
 
 @click.command(name="count")
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@click.option(
+@path_option(
     "--weights",
-    type=FILE,
     metavar="RUN",
     default=USUAL,
-    show_default=True,
     help="Folder of a trained network, a checkpoint of the authors' code, or the name of a network "
     "that comes with hmode, see: hmode models.",
 )
-@click.option(
-    "--csv", "table", type=FILE, help="Write one row an image to this file, as each is counted."
-)
-@click.option(
+@path_option("--csv", "table", help="Write one row an image to this file, as each is counted.")
+@path_option(
     "--map",
     "maps",
     metavar="FOLDER",
-    type=FILE,
     help="Write each density map over its image to this folder, as .png.",
 )
-@click.option(
+@path_option(
     "--npy",
     "arrays",
     metavar="FOLDER",
-    type=FILE,
     help="Write each density map, people per pixel of the size it was counted at, to this folder, "
     "as .npy.",
 )
-@click.option(
+@option(
     "--max-memory",
     metavar="GIB",
     type=click.FloatRange(min=0, min_open=True),
     help="Most memory to take: the less, the smaller the tiles that large images are counted in.",
 )
-@click.option(
+@path_option(
     "--ground",
     metavar="FILE",
-    type=FILE,
     help="People per square metre on the ground that this file describes, see docs/inputs.md.",
 )
-@click.option(
+@option(
     "--max-megapixels",
     default=MAX_PIXELS / 1e6,
-    show_default=True,
     type=click.FloatRange(min=0, min_open=True),
     help="Refuse larger images: a small file may unpack to more than there is memory.",
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
+from hmode.cli.options import ANNOTATIONS, option, path_option
 from hmode.data.annotated import AnnotatedImages
 from hmode.data.catalogue import CATALOGUE
 from hmode.data.check import Report, check
@@ -46,23 +47,20 @@ def list_datasets():
 
 @data.command(name="check")
 @click.argument("name", metavar="NAME")
-@click.option(
+@path_option(
     "--root",
     "--data-root",
-    type=click.Path(path_type=Path),
     envvar="HMODE_DATA",
     show_envvar=True,
     help="Folder that holds the data set.",
 )
-@click.option(
-    "--annotations", type=str, help="Of folder: the file or folder with the points, if not found."
-)
-@click.option(
+@ANNOTATIONS
+@option(
     "--sheet",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Draw the first images with their points into this picture.",
 )
-@click.option("--all", "everything", is_flag=True, help="Print every problem.")
+@option("--all", "everything", is_flag=True, help="Print every problem.")
 @click.pass_context
 def check_dataset(context, name, root, annotations, sheet, everything):
     """Read all files of the data set NAME (see `hmode data list`) and say what is wrong.

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from hmode.cli.count import load_network
-from hmode.cli.options import DEVICE
+from hmode.cli.options import DEVICE, option
 from hmode.device import resolve_device
 from hmode.extras import need
 from hmode.models import for_inference
@@ -13,10 +13,9 @@ from hmode.models import for_inference
 
 @click.command()
 @click.argument("weights", metavar="RUN", type=click.Path(path_type=Path))
-@click.option(
+@option(
     "--host",
     default="127.0.0.1",
-    show_default=True,
     help="127.0.0.1: for this machine alone; 0.0.0.0: for all that can reach it.",
 )
 @click.option("--port", default=7860, show_default=True, type=click.IntRange(1, 65535))

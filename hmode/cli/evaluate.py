@@ -6,7 +6,7 @@ from typing import NamedTuple
 import click
 import numpy as np
 
-from hmode.cli.options import DATA, DEVICE
+from hmode.cli.options import ANNOTATIONS, DATA, DEVICE, option, path_option
 from hmode.data import open_dataset
 from hmode.data.published import FOLDS
 from hmode.device import resolve_device
@@ -18,54 +18,43 @@ from hmode.outputs import harmless, prepare
 from hmode.runs import RunFolder, write_csv
 from hmode.submission import write_submission
 
-FILE = click.Path(path_type=Path)
-
 
 @click.command(name="evaluate")
-@click.argument("run_dir", metavar="RUN", type=FILE)
+@click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
 @DATA
-@click.option("--split", default="test", show_default=True, help="Split of the data set.")
-@click.option(
+@option("--split", default="test", help="Split of the data set.")
+@option(
     "--folds",
     "--fold",
     "folds",
     type=click.Choice([*map(str, range(len(FOLDS))), "all"]),
     help="Evaluate RUN/fold<K> on its own test fold; all: each of them, and their mean.",
 )
-@click.option(
-    "--which",
-    default="best",
-    show_default=True,
-    type=click.Choice(["best", "last"]),
-    help="Which weights of the run.",
+@option(
+    "--which", default="best", type=click.Choice(["best", "last"]), help="Which weights of the run."
 )
-@click.option(
+@option(
     "--max-side",
     type=click.IntRange(min=32),
     help="Scale images of real data sets down to at most this side, in pixels.",
 )
-@click.option(
+@option(
     "--full-size",
     is_flag=True,
     help="Leave images of real data sets as large as they are, whatever is usual for them.",
 )
-@click.option(
-    "--annotations", type=str, help="Of folder: the file or folder with the points, if not found."
-)
+@ANNOTATIONS
 @DEVICE
-@click.option("--csv", "table", type=FILE, help="Write one row an image to this file.")
-@click.option(
+@path_option("--csv", "table", help="Write one row an image to this file.")
+@path_option(
     "--picture",
-    type=FILE,
     help="Draw counts, errors and the maps of the worst images into this file (.png, .pdf, ...).",
 )
-@click.option(
-    "--submission",
-    type=FILE,
-    help="Write the counts of the test split of nwpu as its benchmark takes them.",
+@path_option(
+    "--submission", help="Write the counts of the test split of nwpu as its benchmark takes them."
 )
-@click.option("--by-level", is_flag=True, help="Print the errors by density level.")
-@click.option(
+@option("--by-level", is_flag=True, help="Print the errors by density level.")
+@option(
     "--levels",
     metavar="COUNTS",
     help="As --by-level, with levels that end at these counts.  [default: 50,500]",

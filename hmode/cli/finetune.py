@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from hmode.cli.options import DEVICE, SEED
+from hmode.cli.options import DEVICE, SEED, option
 from hmode.data import open_dataset
 from hmode.pretrained import finetune
 
@@ -12,7 +12,7 @@ from hmode.pretrained import finetune
 @click.command(name="finetune")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--name", default="photos", show_default=True, help="The network, see: hmode models.")
+@option("--name", default="photos", help="The network, see: hmode models.")
 @click.option("--epochs", default=20, show_default=True, type=click.IntRange(min=1))
 @DEVICE
 @SEED

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from hmode.cli.options import DATA_ROOT
+from hmode.cli.options import DATA_ROOT, option
 from hmode.data.registry import Selection
 from hmode.experiments import splits
 from hmode.pretrained import FOLDER, Card, names, pack
@@ -34,24 +34,21 @@ def _describe(card: Card) -> None:
 
 @models.command(name="pack")
 @click.argument("run_dir", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="What the network is called.")
-@click.option(
+@option("--name", required=True, help="What the network is called.")
+@option(
     "--profile",
     default="photos",
-    show_default=True,
     type=click.Choice(PROFILES),
     help="The profile that says which images it was trained and tested on.",
 )
 @DATA_ROOT
-@click.option(
+@option(
     "--pixels",
     type=click.IntRange(min=1024),
     help="Bring every picture to about so many pixels before it is counted.",
 )
-@click.option(
-    "--images",
-    type=click.IntRange(min=1),
-    help="Count only so many test images, spread evenly.",
+@option(
+    "--images", type=click.IntRange(min=1), help="Count only so many test images, spread evenly."
 )
 @click.option(
     "--folder",

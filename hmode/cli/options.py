@@ -44,6 +44,9 @@ DATA = options(
     ),
     DATA_ROOT,
 )
+ANNOTATIONS = option(
+    "--annotations", help="Of folder: the file or folder with the points, if not found."
+)
 RUNS = path_option("--runs", default="runs", help="Folder of all runs.")
 PROFILE = option(
     "--profile",

@@ -4,41 +4,34 @@ are."""
 import shutil
 import sys
 import time
-from pathlib import Path
 
 import click
 
-from hmode.cli.options import SETTING
+from hmode.cli.options import SETTING, option, path_option
 from hmode.errors import InputError
 
-NOTEBOOKS = click.option(
-    "--notebooks",
-    type=click.Path(path_type=Path),
-    help="Folder of the numbered notebooks  [default: the project's]",
+NOTEBOOKS = path_option(
+    "--notebooks", help="Folder of the numbered notebooks  [default: the project's]"
 )
 
 
 @click.command()
 @SETTING
-@click.option("--fold", type=click.IntRange(min=0), help="Fold of ucf_cc_50, 0 to 4.  [default: 0]")
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    help="Folder for figures/ and runs/  [default: the project]",
-)
+@option("--fold", type=click.IntRange(min=0), help="Fold of ucf_cc_50, 0 to 4.  [default: 0]")
+@path_option("--output", help="Folder for figures/ and runs/  [default: the project]")
 @NOTEBOOKS
-@click.option(
+@option(
     "--only",
     multiple=True,
     metavar="NN",
     help="Run only the notebooks whose names start so; may be repeated.",
 )
-@click.option(
+@option(
     "--figure",
     metavar="NAME",
     help="Make this figure or table only, such as 06-weights or table4; see: hmode figures.",
 )
-@click.option(
+@option(
     "-p",
     "--parameter",
     multiple=True,
@@ -46,7 +39,7 @@ NOTEBOOKS = click.option(
     metavar="NAME VALUE",
     help="Any other notebook parameter; may be repeated.",
 )
-@click.option(
+@option(
     "--in-place", is_flag=True, help="Store the outputs in the notebooks themselves afterwards."
 )
 def reproduce(profile, dataset, output, parameter, only, figure, **options):

@@ -23,10 +23,9 @@ from hmode.step import Compute
     is_flag=True,
     help="Compile the networks first: a minute or more, which long trainings win back.",
 )
-@click.option(
+@option(
     "--graphs/--no-graphs",
     default=True,
-    show_default=True,
     help="On a GPU, capture the training step as a CUDA graph.",
 )
 @TABLE

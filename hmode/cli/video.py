@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from hmode.cli.options import options
+from hmode.cli.options import option, options, path_option
 from hmode.counting import Count, count
 from hmode.errors import InputError, OutputError
 from hmode.extras import need
@@ -15,33 +15,29 @@ from hmode.outputs import maker, prepare
 from hmode.runs import write_atomically
 from hmode.video import Film, frames, running_median
 
-FILE = click.Path(path_type=Path)
 VIDEO = options(
-    click.option(
+    option(
         "--every",
         metavar="SECONDS",
         default=1.0,
-        show_default=True,
         type=click.FloatRange(min=0),
         help="Of a video: from one counted frame to the next.",
     ),
-    click.option(
+    option(
         "--frames",
         "most",
         type=click.IntRange(min=1),
         help="Of a video: stop after so many counted frames; a camera also stops at Ctrl-C.",
     ),
-    click.option(
+    path_option(
         "--video",
         "film",
         metavar="FILE",
-        type=FILE,
         help="Of a video: write the counted frames, their density over them, as a video.",
     ),
-    click.option(
+    path_option(
         "--plot",
         metavar="FILE",
-        type=FILE,
         help="Of a video: draw the counts over time, as .png, .pdf or .svg.",
     ),
 )
