@@ -4,9 +4,9 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import nbformat
 import papermill
@@ -170,7 +170,7 @@ def _execute(notebook, path, executed: Path, figures: Path, values: dict, fold) 
     }
     environment |= {} if fold is None else {"HMODE_FOLD": str(fold)}
     try:
-        with _environment(environment):
+        with patch.dict(os.environ, environment):
             done = papermill.execute_notebook(
                 notebook,
                 str(executed),
@@ -196,20 +196,6 @@ def _execute(notebook, path, executed: Path, figures: Path, values: dict, fold) 
             return Report(path.stem, time.time() - started, executed, made)
         what = f", cell {left[0]}: {status[left[0]]}, not completed"
     raise NotebookError(f"{path.name}{what} (executed copy: {executed})")
-
-
-@contextmanager
-def _environment(values: dict[str, str]):
-    """Set some variables, the kernel's and ours, inside."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 def _promised(notebook, name: str, figures: Path, started: float) -> list[Path]:

@@ -25,6 +25,7 @@ from hmode.experiments.running import FOLDED, device_name, run_folder
 from hmode.profiles import load_profile
 from hmode.results import collect
 from hmode.runs import RunFolder
+from hmode.watch import epochs_bar
 
 if TYPE_CHECKING:  # Dask is an extra
     from distributed import Future
@@ -155,16 +156,19 @@ def sweep(
         outcomes = _here(plan, missing, until, say)
     else:
         outcomes = _there(plan, missing, _cluster(plan, missing, workers, scheduler), say)
-    failures, started = {}, time.monotonic()
-    for number, (job, outcome) in enumerate(outcomes, start=1):
-        if isinstance(outcome, _Failure):
-            failures[job] = outcome
-            text = f"FAILED, {outcome}"
-        else:
-            text = outcome if isinstance(outcome, str) else f"MAE {outcome:.2f}"
-        seconds = (time.monotonic() - started) / number * (len(missing) - number)
-        left = f" (about {tqdm.format_interval(seconds)} left)" if number < len(missing) else ""
-        say(f"[{number}/{len(missing)}] {job}: {text}{left}")
+    failures: dict[Job, str] = {}
+    epochs = load_profile(plan.profile, plan.dataset).schedule.epochs
+    folders = [plan.folder(job) for job in missing]
+    with epochs_bar(folders, epochs):
+        for number, (job, outcome) in enumerate(outcomes, start=1):
+            if isinstance(outcome, _Failure):
+                failures[job] = outcome
+                folders.remove(plan.folder(job))
+                text = f"FAILED, {outcome}"
+            else:
+                text = outcome if isinstance(outcome, str) else f"MAE {outcome:.2f}"
+            with tqdm.external_write_mode():
+                say(f"[{number}/{len(missing)}] {job}: {text}")
     return failures
 
 

@@ -1,13 +1,18 @@
-"""How far the series of notebooks is, read off the files that it writes as it goes."""
+"""How far the series of notebooks, or a sweep, is, read off the files that it writes as it goes."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
+from tqdm import tqdm
+
 from hmode.errors import HmodeError
 from hmode.runs import read_csv, read_json
+
+SECONDS = 1.0  # between two looks
 
 
 class Watch:
@@ -32,21 +37,9 @@ class Watch:
     @contextmanager
     def of(self, path: Path, executed: Path):
         """While this notebook runs."""
-        started, over = time.time(), threading.Event()
-
-        def look():
-            while not over.wait(1.0):
-                self.show(self.line(path, executed, started))
-
-        thread = threading.Thread(target=look, daemon=True)
-        if self.show:
-            thread.start()
-        try:
+        started = time.time()
+        with _meanwhile(lambda: self.show and self.show(self.line(path, executed, started))):
             yield
-        finally:
-            over.set()
-            if self.show:
-                thread.join()
 
     def line(self, path: Path, executed: Path, started: float) -> str:
         """What is being done now."""
@@ -67,12 +60,62 @@ def training(runs: Path, since: float) -> str:
     try:
         tables = {path.stat().st_mtime: path for path in runs.glob("*/*/*/**/history.csv")}
         newest = tables[max(time for time in tables if time > since)]
-        done = len(read_csv(newest))
-        epochs = read_json(newest.parent / "config.json")["schedule"]["epochs"]
-    except (OSError, HmodeError, LookupError, ValueError):  # none, or just being written
+    except (OSError, ValueError):  # none, or just being written
         return ""
-    name = newest.parent.relative_to(runs).parts[2]
+    (done, epochs), name = _epochs(newest.parent), newest.parent.relative_to(runs).parts[2]
     return f", {name}: {done} of {epochs} epochs" if done < epochs else ""
+
+
+@contextmanager
+def epochs_bar(folders: list[Path], epochs: int):
+    """While runs are trained, by whatever process: a bar over their epochs, with the time left; in
+    a log, a line a minute.
+
+    Args:
+        folders: of the runs; one that fails may be taken out.
+        epochs: of a run that has not begun.
+    """
+
+    def sums() -> tuple[int, int]:
+        known = [_epochs(folder, epochs) for folder in folders]
+        return sum(done for done, _ in known), sum(total for _, total in known)
+
+    def look():
+        done, bar.total = sums()
+        bar.update(done - bar.n)
+
+    (before, total), pause = sums(), 0 if sys.stderr.isatty() else 60
+    slowly = {"smoothing": 0, "delay": pause, "mininterval": pause, "miniters": 0}
+    with tqdm(None, "epochs", total, initial=before, **slowly) as bar, _meanwhile(look):
+        yield
+
+
+def _epochs(folder: Path, expected: int = 0) -> tuple[int, int]:
+    """Epochs that a run has done, and all of them, or as expected before the first."""
+    try:
+        done = len(read_csv(folder / "history.csv"))
+        return done, read_json(folder / "config.json")["schedule"]["epochs"]
+    except (HmodeError, LookupError):
+        return 0, expected
+
+
+@contextmanager
+def _meanwhile(look: Callable[[], object]):
+    """Look every second while something else runs, and once more when it is over."""
+    over = threading.Event()
+
+    def loop():
+        while not over.wait(SECONDS):
+            look()
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        look()
 
 
 def _papermill(path: Path) -> dict:

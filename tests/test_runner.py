@@ -1,7 +1,9 @@
 """The runner of numbered notebooks: order, promises, failures, and what it leaves behind."""
 
+import io
 import os
 import re
+import sys
 import time
 
 import nbformat
@@ -11,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from hmode.errors import HmodeError, InputError, MissingFileError
 from hmode.notebooks import NotebookError, publish, reproduce, summary
 from hmode.runs import write_csv
-from hmode.watch import training
+from hmode.watch import epochs_bar, training
 
 PARAMETERS = """\
 profile = "quick"
@@ -352,3 +354,23 @@ class TestWatching:
         assert training(tmp_path, time.time() + 60) == ""  # another time's
         write_csv(run / "history.csv", [{"epoch": e} for e in (1, 2, 3)])
         assert training(tmp_path, 0.0) == ""
+
+    def test_a_bar_over_the_epochs_of_several_runs(self, tmp_path, monkeypatch):
+        terminal = io.StringIO()
+        terminal.isatty = lambda: True
+        monkeypatch.setattr(sys, "stderr", terminal)
+        begun, failing, later = (tmp_path / name for name in ("begun", "failing", "later"))
+        begun.mkdir()
+        (begun / "config.json").write_text('{"schedule": {"epochs": 3}}')
+        write_csv(begun / "history.csv", [{"epoch": 1}])
+        folders = [begun, failing, later]
+        with epochs_bar(folders, 5):
+            assert "1/13" in terminal.getvalue()
+            folders.remove(failing)
+            write_csv(begun / "history.csv", [{"epoch": 1}, {"epoch": 2}])
+        assert "2/8" in terminal.getvalue().splitlines()[-1]
+
+    def test_a_log_is_spared_the_bar_of_a_short_sweep(self, tmp_path, capsys):
+        with epochs_bar([tmp_path], 5):
+            pass
+        assert capsys.readouterr().err == ""
