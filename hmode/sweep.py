@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from tqdm import tqdm
 
 from hmode.data import identify
 from hmode.errors import BusyError, HmodeError, InputError
@@ -151,29 +150,27 @@ def sweep(
         raise InputError(f"until is {until!r}, which goes with workers=0 only")
     if not missing:
         return {}
-    if workers == 0 and scheduler is None:
-        _require_device(plan, missing)
-        outcomes = _here(plan, missing, until, say)
-    else:
-        outcomes = _there(plan, missing, _cluster(plan, missing, workers, scheduler), say)
+    cluster = _cluster(plan, missing, workers, scheduler)
     failures: dict[Job, str] = {}
     epochs = load_profile(plan.profile, plan.dataset).schedule.epochs
     folders = [plan.folder(job) for job in missing]
-    with epochs_bar(folders, epochs):
-        for number, (job, outcome) in enumerate(outcomes, start=1):
+    with epochs_bar(folders, epochs, say) as say:
+        done = _there(plan, missing, cluster, say) if cluster else _here(plan, missing, until, say)
+        for number, (job, outcome) in enumerate(done, start=1):
             if isinstance(outcome, _Failure):
                 failures[job] = outcome
                 folders.remove(plan.folder(job))
                 text = f"FAILED, {outcome}"
             else:
                 text = outcome if isinstance(outcome, str) else f"MAE {outcome:.2f}"
-            with tqdm.external_write_mode():
-                say(f"[{number}/{len(missing)}] {job}: {text}")
+            say(f"[{number}/{len(missing)}] {job}: {text}")
     return failures
 
 
 def _cluster(plan: Plan, missing: list[Job], workers: int | None, scheduler: str | None):
-    """What `sweep` hands its runs to."""
+    """What `sweep` hands its runs to; None: this process."""
+    if workers == 0 and scheduler is None:
+        return _require_device(plan, missing)
     try:
         from hmode.cluster import local_cluster, remote_cluster, worker_environments
     except ImportError as error:

@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 from tqdm import tqdm
 
 from hmode.errors import HmodeError
 from hmode.runs import read_csv, read_json
-
-SECONDS = 1.0  # between two looks
 
 
 class Watch:
@@ -67,27 +66,31 @@ def training(runs: Path, since: float) -> str:
 
 
 @contextmanager
-def epochs_bar(folders: list[Path], epochs: int):
+def epochs_bar(folders: list[Path], epochs: int, say: Callable[[str], None]):
     """While runs are trained, by whatever process: a bar over their epochs, with the time left; in
-    a log, a line a minute.
+    a log, a line a minute. Gives what says a line above the bar.
 
     Args:
         folders: of the runs; one that fails may be taken out.
         epochs: of a run that has not begun.
     """
 
-    def sums() -> tuple[int, int]:
-        known = [_epochs(folder, epochs) for folder in folders]
-        return sum(done for done, _ in known), sum(total for _, total in known)
-
     def look():
-        done, bar.total = sums()
-        bar.update(done - bar.n)
+        known = [_epochs(folder, epochs) for folder in folders]
+        bar.total = sum(total for _, total in known)
+        bar.update(sum(done for done, _ in known) - bar.n)
 
-    (before, total), pause = sums(), 0 if sys.stderr.isatty() else 60
-    slowly = {"smoothing": 0, "delay": pause, "mininterval": pause, "miniters": 0}
-    with tqdm(None, "epochs", total, initial=before, **slowly) as bar, _meanwhile(look):
-        yield
+    def above(line: str) -> None:
+        with tqdm.external_write_mode():
+            say(line)
+
+    before = sum(_epochs(folder)[0] for folder in folders)
+    how = {"initial": before, "smoothing": 0, "miniters": 0, "unit": "epoch"}
+    if not sys.stderr.isatty():  # lines like all others, and none where all is soon over
+        log = SimpleNamespace(write=lambda text: text.strip() and say(text.strip()), flush=int)
+        how |= {"file": log, "delay": 60, "mininterval": 60}
+    with tqdm(None, "epochs", len(folders) * epochs, **how) as bar, _meanwhile(look):
+        yield above
 
 
 def _epochs(folder: Path, expected: int = 0) -> tuple[int, int]:
@@ -105,7 +108,7 @@ def _meanwhile(look: Callable[[], object]):
     over = threading.Event()
 
     def loop():
-        while not over.wait(SECONDS):
+        while not over.wait(1.0):
             look()
 
     thread = threading.Thread(target=loop, daemon=True)

@@ -355,7 +355,7 @@ class TestWatching:
         write_csv(run / "history.csv", [{"epoch": e} for e in (1, 2, 3)])
         assert training(tmp_path, 0.0) == ""
 
-    def test_a_bar_over_the_epochs_of_several_runs(self, tmp_path, monkeypatch):
+    def test_a_bar_over_the_epochs_of_several_runs(self, tmp_path, monkeypatch, capsys):
         terminal = io.StringIO()
         terminal.isatty = lambda: True
         monkeypatch.setattr(sys, "stderr", terminal)
@@ -364,13 +364,16 @@ class TestWatching:
         (begun / "config.json").write_text('{"schedule": {"epochs": 3}}')
         write_csv(begun / "history.csv", [{"epoch": 1}])
         folders = [begun, failing, later]
-        with epochs_bar(folders, 5):
-            assert "1/13" in terminal.getvalue()
+        with epochs_bar(folders, 5, print) as say:
+            assert "1/15" in terminal.getvalue()
             folders.remove(failing)
             write_csv(begun / "history.csv", [{"epoch": 1}, {"epoch": 2}])
+            say("a line")
         assert "2/8" in terminal.getvalue().splitlines()[-1]
+        assert capsys.readouterr().out == "a line\n"
 
     def test_a_log_is_spared_the_bar_of_a_short_sweep(self, tmp_path, capsys):
-        with epochs_bar([tmp_path], 5):
-            pass
-        assert capsys.readouterr().err == ""
+        lines = []
+        with epochs_bar([tmp_path], 5, lines.append) as say:
+            say("a line")
+        assert (lines, capsys.readouterr().err) == (["a line"], "")
