@@ -97,8 +97,8 @@ def _epochs(folder: Path, expected: int = 0) -> tuple[int, int]:
     """Epochs that a run has done, and all of them, or as expected before the first."""
     try:
         done = len(read_csv(folder / "history.csv"))
-        return done, read_json(folder / "config.json")["schedule"]["epochs"]
-    except (HmodeError, LookupError):
+        return done, int(read_json(folder / "config.json")["schedule"]["epochs"])
+    except (HmodeError, LookupError, TypeError, ValueError):  # none, being written, or damaged
         return 0, expected
 
 

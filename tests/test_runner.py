@@ -363,6 +363,9 @@ class TestWatching:
         begun.mkdir()
         (begun / "config.json").write_text('{"schedule": {"epochs": 3}}')
         write_csv(begun / "history.csv", [{"epoch": 1}])
+        failing.mkdir()
+        (failing / "config.json").write_text('{"schedule": {"epochs": "many"}}')  # no run of ours
+        write_csv(failing / "history.csv", [{"epoch": 1}])
         folders = [begun, failing, later]
         with epochs_bar(folders, 5, print) as say:
             assert "1/15" in terminal.getvalue()
